@@ -1,0 +1,342 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a robot loads: one folder of graphs, weights, text tokenizer and statistics.
+
+``manifest.json`` names every other file with its size and SHA-256 and states what the models
+need to know about each other (camera, windows, code book, layer).  Opening a bundle checks all of
+it before anything is run; ``Bundle.hash``, the SHA-256 of the manifest, therefore names the whole
+content and travels in every plan message.  The format is described in docs/reference/bundle.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+import errno
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+import re
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from egomotion_ros.types import CameraIntrinsics
+
+#: Version of the bundle format; a reader refuses every other one.
+FORMAT = 1
+MANIFEST = 'manifest.json'
+#: The graphs a bundle must hold, in the order the pipeline runs them.
+GRAPHS = ('prefill', 'decode', 'condition', 'step', 'encode', 'decode_motion')
+#: Files a bundle must hold beside the graphs: role -> file name.
+FILES = {'text': 'text.json', 'statistics': 'statistics.safetensors',
+         'weights': 'weights.safetensors'}
+#: Where the bundle that ships with the package lies.
+DEFAULT_BUNDLE = Path(__file__).parent / 'bundles' / 'default'
+
+_MANIFEST_LIMIT = 1 << 20
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,99}')
+_DTYPES = ('float32', 'int64', 'uint8', 'bool')
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, NumPy dtype name and static shape of one input or output of a graph."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX graph of a bundle: its file, opset and the tensors it takes and gives."""
+
+    name: str
+    path: Path
+    sha256: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def output(self, name: str) -> TensorSpec:
+        """Return the output called ``name``; KeyError when the graph has none."""
+        return next(spec for spec in self.outputs if spec.name == name)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    An opened, checked bundle.
+
+    ``camera`` is the canonical camera images must be rectified to; ``codebook`` codes per level,
+    ``levels`` residual levels, ``layer`` of the reasoner the states come from; ``text_length``
+    text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance`` and
+    ``temperature`` the defaults of sampling; ``mean``, ``std`` (features,) float32 normalise the
+    motion features; ``manifest`` is the parsed file, for reading only.
+    """
+
+    directory: Path
+    hash: str
+    manifest: dict[str, Any]
+    camera: CameraIntrinsics
+    fps: int
+    frames: int
+    window: int
+    windows: int
+    codebook: int
+    levels: int
+    layer: int
+    text_length: int
+    channels: int
+    steps: int
+    guidance: float
+    temperature: float
+    mean: np.ndarray
+    std: np.ndarray
+    graphs: dict[str, GraphSpec]
+    text_path: Path
+    weights_path: Path
+
+    @staticmethod
+    def open(directory: str | Path | None = None) -> Bundle:
+        """
+        Read and check a bundle; ``None`` opens the default that ships with the package.
+
+        Raises ValueError, naming file and reason, when the folder is no bundle, a file is missing,
+        truncated or altered, a name leaves the folder, the version is another one, or the parts
+        do not fit each other.
+        """
+        directory = DEFAULT_BUNDLE if directory is None else Path(directory)
+        raw = _read_manifest(directory)
+        try:
+            manifest = json.loads(raw.decode('utf-8'), parse_constant=_no_constant)
+        except (UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise ValueError(f'{directory / MANIFEST}: not valid JSON ({error})') from None
+        top = _Section(directory / MANIFEST, '', manifest)
+        version = top.get('format', int)
+        if version != FORMAT:
+            raise ValueError(f'{directory}: bundle format {version}, this package reads {FORMAT}; '
+                             'export the bundle again')
+        paths = {role: _checked_file(directory, top.section('files').section(role))
+                 for role in FILES}
+        graphs = {}
+        for name in GRAPHS:
+            section = top.section('graphs').section(name)
+            graphs[name] = GraphSpec(
+                name, _checked_file(directory, section), section.get('sha256', str),
+                section.integer('opset', 18, 99), _tensors(section, 'inputs'),
+                _tensors(section, 'outputs'))
+        camera, motion = top.section('camera'), top.section('motion')
+        codes, generator = top.section('primitives'), top.section('generator')
+        mean, std = _statistics(paths['statistics'], motion.integer('features', 1, 4096))
+        bundle = Bundle(
+            directory=directory, hash=hashlib.sha256(raw).hexdigest(), manifest=manifest,
+            camera=CameraIntrinsics(camera.integer('width', 8, 4096),
+                                    camera.integer('height', 8, 4096),
+                                    camera.real('hfov', 0.05, 3.1)),
+            fps=motion.integer('fps', 1, 240), frames=motion.integer('frames', 1, 10000),
+            window=motion.integer('window', 1, 1000), windows=motion.integer('windows', 1, 1000),
+            codebook=codes.integer('codebook', 2, 65536), levels=codes.integer('levels', 1, 16),
+            layer=codes.integer('layer', -1, 1000),
+            text_length=top.section('text').integer('length', 1, 1024),
+            channels=generator.integer('channels', 1, 4096),
+            steps=generator.integer('steps', 1, 100),
+            guidance=generator.real('guidance', 0.0, 20.0),
+            temperature=codes.real('temperature', 0.0, 10.0), mean=mean, std=std, graphs=graphs,
+            text_path=paths['text'], weights_path=paths['weights'])
+        bundle._check_fit()
+        return bundle
+
+    def _check_fit(self) -> None:
+        """Raise ValueError when the graphs do not fit the figures of the manifest."""
+        latent = (1, self.windows, self.channels)
+        padded = (1, self.windows * self.window, len(self.mean))
+        image = (1, self.camera.height, self.camera.width, 3)
+        expected = {
+            'prefill': {'image': image, 'text': (1, self.text_length),
+                        'text_mask': (1, self.text_length), 'camera': (1, 3),
+                        'states': None, 'mask': None, 'cache': None,
+                        'logits': (1, self.codebook)},
+            'decode': {'token': (1,), 'index': (1,), 'cache': None, 'mask': None,
+                       'logits': (1, self.codebook), 'state': None, 'rows': None,
+                       'residual': (1, self.levels - 1, self.codebook)},
+            'condition': {'states': None, 'mask': None, 'context': None, 'context_mask': None},
+            'step': {'x': latent, 't': (1,), 'dt': (1,), 'guidance': (1,), 'context': None,
+                     'context_mask': None, 'known': latent, 'known_mask': (1, self.windows),
+                     'x_next': latent},
+            'encode': {'features': padded, 'latents': latent},
+            'decode_motion': {'latents': latent, 'features': padded},
+        }
+        for name, shapes in expected.items():
+            graph = self.graphs[name]
+            found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}
+            if set(found) != set(shapes):
+                raise ValueError(f'{graph.path}: tensors {sorted(found)}, '
+                                 f'expected {sorted(shapes)}')
+            for tensor, shape in shapes.items():
+                if shape is not None and found[tensor] != shape:
+                    raise ValueError(f'{graph.path}: {tensor} has shape {found[tensor]}, '
+                                     f'the manifest asks for {shape}')
+        if self.frames > self.windows * self.window:
+            raise ValueError(f'{self.directory}: {self.frames} frames do not fit {self.windows} '
+                             f'windows of {self.window}')
+
+
+class _Section:
+    """One object of the manifest, whose getters name the field when it is missing or wrong."""
+
+    def __init__(self, path: Path, name: str, data: Any) -> None:
+        if not isinstance(data, dict):
+            raise ValueError(f'{path}: {name or "the whole"} must be an object')
+        self.path, self.name, self.data = path, name, data
+
+    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        label = f'{self.name}.{key}'.lstrip('.')
+        if key not in self.data:
+            raise ValueError(f'{self.path}: {label} is missing')
+        value = self.data[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f'{self.path}: {label} has the wrong type {type(value).__name__}')
+        return value
+
+    def section(self, key: str) -> _Section:
+        return _Section(self.path, f'{self.name}.{key}'.lstrip('.'), self.get(key, dict))
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        return self._within(key, self.get(key, int), low, high)
+
+    def real(self, key: str, low: float, high: float) -> float:
+        return float(self._within(key, self.get(key, (int, float)), low, high))
+
+    def _within(self, key: str, value: Any, low: float, high: float) -> Any:
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError(f'{self.path}: {self.name}.{key} is {value}, '
+                             f'expected {low} to {high}')
+        return value
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f'{text} is no JSON number')
+
+
+def _read_manifest(directory: Path) -> bytes:
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > _MANIFEST_LIMIT:
+            raise ValueError(f'{path}: larger than {_MANIFEST_LIMIT} bytes, not a manifest')
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f'{directory} is no bundle: {MANIFEST}: {error.strerror}') from None
+
+
+def _checked_file(directory: Path, section: _Section) -> Path:
+    """Return the path of a file the manifest names, after checking name, size and hash."""
+    name, size = section.get('file', str), section.get('bytes', int)
+    digest = section.get('sha256', str)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f'{section.path}: {section.name}.file {name!r} must be a plain file '
+                         'name inside the bundle')
+    path = directory / name
+    if not path.is_file():
+        raise ValueError(f'{path}: named by the manifest, but missing')
+    found = path.stat().st_size
+    if found != size:
+        raise ValueError(f'{path}: {found} bytes, the manifest says {size} (truncated copy?)')
+    if sha256(path) != digest:
+        raise ValueError(f'{path}: SHA-256 differs from the manifest (corrupt or altered)')
+    return path
+
+
+def _tensors(section: _Section, key: str) -> tuple[TensorSpec, ...]:
+    specs = []
+    for index, item in enumerate(section.get(key, list)):
+        entry = _Section(section.path, f'{section.name}.{key}[{index}]', item)
+        dtype, shape = entry.get('dtype', str), entry.get('shape', list)
+        if dtype not in _DTYPES:
+            raise ValueError(f'{section.path}: {entry.name}.dtype {dtype!r}, expected one of '
+                             f'{", ".join(_DTYPES)}')
+        if len(shape) > 8 or not all(type(size) is int and 0 <= size <= 1 << 20
+                                     for size in shape):
+            raise ValueError(f'{section.path}: {entry.name}.shape {shape} is no static shape')
+        specs.append(TensorSpec(entry.get('name', str), dtype, tuple(shape)))
+    return tuple(specs)
+
+
+def _statistics(path: Path, features: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f'{path}: no readable safetensors file ({error})') from None
+    for name in ('mean', 'std'):
+        array = tensors.get(name)
+        if array is None or array.shape != (features,) or array.dtype != np.float32 \
+                or not np.isfinite(array).all():
+            raise ValueError(f'{path}: {name} must be {features} finite float32 values')
+    if not (tensors['std'] > 0).all():
+        raise ValueError(f'{path}: std must be positive')
+    return tensors['mean'], tensors['std']
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return the manifest entry (name, size, SHA-256) of a file."""
+    return {'file': path.name, 'bytes': path.stat().st_size, 'sha256': sha256(path)}
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write ``manifest.json`` with sorted keys, so that equal content has an equal hash."""
+    text = json.dumps({'format': FORMAT, **manifest}, indent=1, sort_keys=True, allow_nan=False)
+    (directory / MANIFEST).write_text(text + '\n', encoding='utf-8')
+
+
+@contextmanager
+def staged_directory(out: str | Path) -> Iterator[Path]:
+    """
+    Yield an empty folder that becomes ``out`` when the block ends without an error.
+
+    The content appears at once or not at all: it is written beside ``out``, flushed, and renamed.
+    An earlier folder is replaced only if it is a bundle or empty (ValueError otherwise).  Raises
+    OSError with the reason when the place cannot be written or the disk is full.
+    """
+    out = Path(out).absolute()
+    if out.exists() and not (out / MANIFEST).is_file() \
+            and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f'{out} exists and is no bundle; it is not overwritten')
+    staging = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
+        staging.chmod(0o755)
+        yield staging
+        for path in staging.iterdir():
+            with open(path, 'rb') as file:
+                os.fsync(file.fileno())
+        if out.exists():
+            old = staging.with_name(staging.name + '-old')
+            out.rename(old)
+            staging.rename(out)
+            shutil.rmtree(old)
+        else:
+            staging.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, f'no space left while writing {out}; nothing was '
+                          'changed') from error
+        raise
+    finally:
+        if staging is not None and staging.exists():
+            shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,199 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+One training loop for every stage.
+
+Randomness of a step depends on (seed, step, process) only, never on what ran before, so that a
+resumed run goes on exactly as the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+import math
+from pathlib import Path
+import time
+from typing import Any
+
+from accelerate import Accelerator
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+import yaml
+
+from egomotion_ros.models.checkpoints import (
+    load_tensors, save_json, save_model, save_tensors)
+
+#: ``loss(model, rng, step)`` -> loss and figures to log.
+Loss = Callable[[nn.Module, np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+#: ``validate(model)`` -> figures to log.
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a stage is trained; ``batch`` counts samples of one process."""
+
+    steps: int = 10_000
+    batch: int = 64
+    learning_rate: float = 5e-4
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.0
+    seed: int = 0
+    precision: str = 'no'
+    save_every: int = 500
+    validate_every: int = 500
+
+
+def read_config(path: Path, kind: str) -> tuple[dict[str, Any], TrainingConfig, dict[str, Any]]:
+    """
+    Read a stage's YAML: sections ``model``, ``training`` and ``data``.
+
+    Raises ValueError for unknown sections or keys.
+    """
+    try:
+        text = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f'{path}: {error}') from error
+    unknown = set(text) - {'model', 'training', 'data'}
+    if unknown:
+        raise ValueError(f'{path}: unknown section {sorted(unknown)}')
+    known = {field.name for field in fields(TrainingConfig)}
+    wrong = set(text.get('training', {})) - known
+    if wrong:
+        raise ValueError(f'{path}: unknown training keys {sorted(wrong)} for {kind}')
+    return (text.get('model', {}), TrainingConfig(**text.get('training', {})),
+            text.get('data', {}))
+
+
+def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: Path,
+          validate: Validate | None = None) -> nn.Module:
+    """
+    Train ``model`` for ``config.steps`` steps and write checkpoints to ``out``.
+
+    Resumes from ``out`` when it holds an unfinished run.  With ``config.ema`` > 0 the weights
+    that are saved, validated and returned are their exponential moving average.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(),
+                              mixed_precision=config.precision)
+    out = Path(out)
+    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), betas=(0.9, 0.98),
+                                  lr=config.learning_rate)
+    shadow = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step = _resume(out, model, optimizer, shadow) if (out / 'training.safetensors').exists() else 0
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    writer = SummaryWriter(str(out / 'tensorboard')) if accelerator.is_main_process else None
+    bar = tqdm(total=config.steps, initial=step, desc=kind, unit='step',
+               disable=not accelerator.is_main_process, mininterval=5.0)
+    began, logged = time.monotonic(), {}
+    wrapped.train()
+    while step < config.steps:
+        key = (config.seed, step, accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        for group in optimizer.param_groups:
+            group['lr'] = config.learning_rate * _schedule(step, config)
+        with accelerator.autocast():
+            value, figures = loss(wrapped, np.random.default_rng(key), step)
+        if not torch.isfinite(value):
+            raise ValueError(f'{kind}: loss is {value.item()} at step {step}')
+        accelerator.backward(value)
+        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        _average(shadow, model, config.ema)
+        bar.update()
+        for name, figure in {'loss': value.item(), **figures}.items():
+            old = logged.get(name, figure)
+            logged[name] = old + 0.05 * (figure - old)
+        if writer is not None and step % 20 == 0:
+            bar.set_postfix({k: f'{v:.3f}' for k, v in logged.items()}, refresh=False)
+            for name, figure in logged.items():
+                writer.add_scalar(f'train/{name}', figure, step)
+        last = step == config.steps
+        if writer is not None and (step % config.save_every == 0 or last):
+            _save(out, model, kind, optimizer, shadow, step, time.monotonic() - began)
+        if validate is not None and writer is not None and (
+                step % config.validate_every == 0 or last):
+            figures = _validated(model, shadow, validate)
+            tqdm.write(f'{kind} step {step}: ' + ', '.join(
+                f'{k} {v:.4g}' for k, v in figures.items()))
+            for name, figure in figures.items():
+                writer.add_scalar(f'val/{name}', figure, step)
+        accelerator.wait_for_everyone()
+    bar.close()
+    model.load_state_dict(shadow)
+    return model.eval()
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    # Gains, biases and single vectors are not decayed.
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [{'params': [p for p in parameters if p.ndim > 1], 'weight_decay': decay},
+            {'params': [p for p in parameters if p.ndim <= 1], 'weight_decay': 0.0}]
+
+
+def _schedule(step: int, config: TrainingConfig) -> float:
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@torch.no_grad()
+def _average(shadow: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if decay > 0 and value.is_floating_point():
+            shadow[name].lerp_(value, 1 - decay)
+        else:
+            shadow[name].copy_(value)
+
+
+def _validated(model: nn.Module, shadow: dict[str, Tensor], validate: Validate
+               ) -> dict[str, float]:
+    kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(shadow)
+    model.eval()
+    with torch.no_grad():
+        figures = validate(model)
+    model.load_state_dict(kept)
+    model.train()
+    return figures
+
+
+def _save(out: Path, model: nn.Module, kind: str, optimizer: Any, shadow: dict[str, Tensor],
+          step: int, seconds: float) -> None:
+    save_model(model, kind, out, shadow)
+    state = optimizer.state_dict()['state']
+    tensors = {f'model/{k}': v for k, v in model.state_dict().items()}
+    for index, values in state.items():
+        for name, value in values.items():
+            tensors[f'optimizer/{index}/{name}'] = torch.as_tensor(value)
+    # The step travels in the same file as the state it belongs to: one rename, never a mixture.
+    tensors['step'] = torch.tensor(step)
+    save_tensors(tensors, out / 'training.safetensors')
+    save_json({'step': step, 'seconds_this_run': round(seconds, 1)}, out / 'progress.json')
+
+
+def _resume(out: Path, model: nn.Module, optimizer: Any, shadow: dict[str, Tensor]) -> int:
+    tensors = load_tensors(out / 'training.safetensors')
+    saved = load_tensors(out / 'model.safetensors')
+    try:
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model/')})
+        for name in shadow:
+            shadow[name].copy_(saved[name])
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f'{out}: the unfinished run has other sizes: {error}') from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith('optimizer/'):
+            _, index, key = name.split('/')
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': state, 'param_groups': groups})
+    return int(tensors['step'])

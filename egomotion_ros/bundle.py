@@ -1,7 +1,7 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What a robot loads: one folder of graphs, weights, text tokenizer and statistics.
+What a robot loads: one folder of graphs, their weights and the text tokenizer.
 
 ``manifest.json`` names every other file with its size and SHA-256 and states what the models
 need to know about each other (camera, windows, code book, layer).  Opening a bundle checks all of
@@ -25,10 +25,6 @@ import shutil
 import tempfile
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from egomotion_ros.types import CameraIntrinsics
 
 #: Version of the bundle format; a reader refuses every other one.
@@ -37,8 +33,7 @@ MANIFEST = 'manifest.json'
 #: The graphs a bundle must hold, in the order the pipeline runs them.
 GRAPHS = ('prefill', 'decode', 'condition', 'step', 'encode', 'decode_motion')
 #: Files a bundle must hold beside the graphs: role -> file name.
-FILES = {'text': 'text.json', 'statistics': 'statistics.safetensors',
-         'weights': 'weights.safetensors'}
+FILES = {'text': 'text.json', 'weights': 'weights.safetensors'}
 #: Where the bundle that ships with the package lies.
 DEFAULT_BUNDLE = Path(__file__).parent / 'bundles' / 'default'
 
@@ -67,10 +62,6 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def output(self, name: str) -> TensorSpec:
-        """Return the output called ``name``; KeyError when the graph has none."""
-        return next(spec for spec in self.outputs if spec.name == name)
-
 
 @dataclass(frozen=True)
 class Bundle:
@@ -80,8 +71,7 @@ class Bundle:
     ``camera`` is the canonical camera images must be rectified to; ``codebook`` codes per level,
     ``levels`` residual levels, ``layer`` of the reasoner the states come from; ``text_length``
     text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance`` and
-    ``temperature`` the defaults of sampling; ``mean``, ``std`` (features,) float32 normalise the
-    motion features; ``manifest`` is the parsed file, for reading only.
+    ``temperature`` the defaults of sampling; ``manifest`` is the parsed file, for reading only.
     """
 
     directory: Path
@@ -96,12 +86,12 @@ class Bundle:
     levels: int
     layer: int
     text_length: int
+    text_size: int
+    features: int
     channels: int
     steps: int
     guidance: float
     temperature: float
-    mean: np.ndarray
-    std: np.ndarray
     graphs: dict[str, GraphSpec]
     text_path: Path
     weights_path: Path
@@ -137,7 +127,6 @@ class Bundle:
                 _tensors(section, 'outputs'))
         camera, motion = top.section('camera'), top.section('motion')
         codes, generator = top.section('primitives'), top.section('generator')
-        mean, std = _statistics(paths['statistics'], motion.integer('features', 1, 4096))
         bundle = Bundle(
             directory=directory, hash=hashlib.sha256(raw).hexdigest(), manifest=manifest,
             camera=CameraIntrinsics(camera.integer('width', 8, 4096),
@@ -148,47 +137,63 @@ class Bundle:
             codebook=codes.integer('codebook', 2, 65536), levels=codes.integer('levels', 1, 16),
             layer=codes.integer('layer', -1, 1000),
             text_length=top.section('text').integer('length', 1, 1024),
+            text_size=top.section('text').integer('size', 2, 1 << 20),
+            features=motion.integer('features', 1, 4096),
             channels=generator.integer('channels', 1, 4096),
             steps=generator.integer('steps', 1, 100),
             guidance=generator.real('guidance', 0.0, 20.0),
-            temperature=codes.real('temperature', 0.0, 10.0), mean=mean, std=std, graphs=graphs,
+            temperature=codes.real('temperature', 0.0, 10.0), graphs=graphs,
             text_path=paths['text'], weights_path=paths['weights'])
         bundle._check_fit()
         return bundle
 
     def _check_fit(self) -> None:
-        """Raise ValueError when the graphs do not fit the figures of the manifest."""
+        """Raise ValueError when the graphs do not fit each other or the manifest's figures."""
+        try:
+            layers, _, heads, _, depth = self._shape('prefill', 'cache')
+            _, prompt, width = self._shape('prefill', 'states')
+        except ValueError:
+            raise ValueError(f'{self.directory}: prefill must give states of 3 and a cache of 5 '
+                             'dimensions') from None
+        rows = prompt + self.windows
         latent = (1, self.windows, self.channels)
-        padded = (1, self.windows * self.window, len(self.mean))
-        image = (1, self.camera.height, self.camera.width, 3)
+        padded = (1, self.windows * self.window, self.features)
+        context = self._shape('condition', 'context')
+        context_mask = self._shape('condition', 'context_mask')
+        cache = (layers, 2, heads, rows, depth)
         expected = {
-            'prefill': {'image': image, 'text': (1, self.text_length),
-                        'text_mask': (1, self.text_length), 'camera': (1, 3),
-                        'states': None, 'mask': None, 'cache': None,
-                        'logits': (1, self.codebook)},
-            'decode': {'token': (1,), 'index': (1,), 'cache': None, 'mask': None,
-                       'logits': (1, self.codebook), 'state': None, 'rows': None,
+            'prefill': {'image': (1, self.camera.height, self.camera.width, 3),
+                        'text': (1, self.text_length), 'text_mask': (1, self.text_length),
+                        'camera': (1, 3), 'states': (1, prompt, width), 'mask': (1, prompt),
+                        'cache': cache, 'logits': (1, self.codebook)},
+            'decode': {'token': (1,), 'index': (1,), 'cache': cache, 'mask': (1, rows),
+                       'logits': (1, self.codebook), 'state': (1, width),
+                       'rows': (layers, 2, heads, depth),
                        'residual': (1, self.levels - 1, self.codebook)},
-            'condition': {'states': None, 'mask': None, 'context': None, 'context_mask': None},
-            'step': {'x': latent, 't': (1,), 'dt': (1,), 'guidance': (1,), 'context': None,
-                     'context_mask': None, 'known': latent, 'known_mask': (1, self.windows),
-                     'x_next': latent},
+            'condition': {'states': (1, rows, width), 'mask': (1, rows), 'context': context,
+                          'context_mask': context_mask},
+            'step': {'x': latent, 't': (1,), 'dt': (1,), 'guidance': (1,), 'context': context,
+                     'context_mask': context_mask, 'known': latent,
+                     'known_mask': (1, self.windows), 'x_next': latent},
             'encode': {'features': padded, 'latents': latent},
             'decode_motion': {'latents': latent, 'features': padded},
         }
         for name, shapes in expected.items():
             graph = self.graphs[name]
             found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}
-            if set(found) != set(shapes):
-                raise ValueError(f'{graph.path}: tensors {sorted(found)}, '
-                                 f'expected {sorted(shapes)}')
-            for tensor, shape in shapes.items():
-                if shape is not None and found[tensor] != shape:
-                    raise ValueError(f'{graph.path}: {tensor} has shape {found[tensor]}, '
-                                     f'the manifest asks for {shape}')
+            for tensor in sorted(found.keys() | shapes.keys()):
+                if found.get(tensor) != shapes.get(tensor):
+                    raise ValueError(f'{graph.path}: {tensor} has shape {found.get(tensor)}, '
+                                     f'the manifest asks for {shapes.get(tensor)}')
         if self.frames > self.windows * self.window:
             raise ValueError(f'{self.directory}: {self.frames} frames do not fit {self.windows} '
                              f'windows of {self.window}')
+
+    def _shape(self, graph: str, output: str) -> tuple[int, ...]:
+        for spec in self.graphs[graph].outputs:
+            if spec.name == output:
+                return spec.shape
+        raise ValueError(f'{self.graphs[graph].path}: output {output} is missing')
 
 
 class _Section:
@@ -269,21 +274,6 @@ def _tensors(section: _Section, key: str) -> tuple[TensorSpec, ...]:
             raise ValueError(f'{section.path}: {entry.name}.shape {shape} is no static shape')
         specs.append(TensorSpec(entry.get('name', str), dtype, tuple(shape)))
     return tuple(specs)
-
-
-def _statistics(path: Path, features: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f'{path}: no readable safetensors file ({error})') from None
-    for name in ('mean', 'std'):
-        array = tensors.get(name)
-        if array is None or array.shape != (features,) or array.dtype != np.float32 \
-                or not np.isfinite(array).all():
-            raise ValueError(f'{path}: {name} must be {features} finite float32 values')
-    if not (tensors['std'] > 0).all():
-        raise ValueError(f'{path}: std must be positive')
-    return tensors['mean'], tensors['std']
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,64 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on the CPU: the default runtime of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+
+from egomotion_ros.bundle import GraphSpec
+from egomotion_ros.runtimes.base import Runtime
+
+
+class OrtRuntime(Runtime):
+    """
+    One session per graph with ``threads`` threads inside an operator.
+
+    All shapes are static, so ONNX Runtime plans one fixed block per session (memory pattern) and
+    memory does not grow with use.
+    """
+
+    name = 'onnxruntime'
+
+    def __init__(self, specs: Mapping[str, GraphSpec], threads: int = 2) -> None:
+        """Load the graphs; ValueError for a thread count < 1 or a graph that does not load."""
+        super().__init__(specs)
+        if threads < 1:
+            raise ValueError(f'threads must be at least 1, got {threads}')
+        self._sessions = {}
+        for name, spec in self.specs.items():
+            try:
+                self._sessions[name] = onnxruntime.InferenceSession(
+                    str(spec.path), session_options(threads), providers=['CPUExecutionProvider'])
+            except Exception as error:  # the bindings raise their own unrelated classes
+                raise ValueError(f'{spec.path}: ONNX Runtime {onnxruntime.__version__} cannot '
+                                 f'load it ({error})') from None
+        self._outputs = {name: [item.name for item in spec.outputs]
+                         for name, spec in self.specs.items()}
+
+    def _run(self, graph: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        session = self._sessions.get(graph)
+        if session is None:
+            raise RuntimeError('the ONNX Runtime sessions are closed')
+        names = self._outputs[graph]
+        return dict(zip(names, session.run(names, arrays)))
+
+    def close(self) -> None:
+        """Free the sessions."""
+        self._sessions.clear()
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Options measured best on 2 cores (benchmarks/latency.py)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Idle threads of one session must not spin beside the session that works.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
+    options.add_session_config_entry('session.set_denormal_as_zero', '1')
+    return options

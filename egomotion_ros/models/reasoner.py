@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, DynamicCache
 
 from egomotion_ros.models import vlm as _vlm  # noqa: F401  (registers the default family)
+from egomotion_ros.models.grounding import Grounding, GroundingHeads
 from egomotion_ros.types import PLAN_WINDOWS
 
 #: Additive attention mask value of a forbidden pair; finite, so that fp16 stays finite too.
@@ -36,7 +37,8 @@ class ReasonerConfig:
 
     ``vlm`` is the Hugging Face configuration (a dict with ``model_type``), ``layer`` the hidden
     layer whose states are handed out and at which the heads sit (0 = embeddings; layers above it
-    are not run), ``text_tokens`` the padded length of an instruction.
+    are not run), ``text_tokens`` the padded length of an instruction,
+    ``colours`` and ``shapes`` how many the grounding heads tell apart.
     """
 
     vlm: dict[str, Any]
@@ -46,6 +48,8 @@ class ReasonerConfig:
     windows: int = PLAN_WINDOWS
     text_tokens: int = 24
     text_vocabulary: int = 512
+    colours: int = 8
+    shapes: int = 5
 
 
 @dataclass
@@ -61,6 +65,7 @@ class ReasonerOutput:
     residual: Tensor
     states: Tensor
     mask: Tensor
+    grounding: Grounding | None = None
 
 
 class Reasoner(nn.Module):
@@ -85,6 +90,7 @@ class Reasoner(nn.Module):
         self.norm = nn.RMSNorm(width)
         self.base_head = nn.Linear(width, config.codes)
         self.residual_head = nn.Linear(width, (config.levels - 1) * config.codes)
+        self.grounding = GroundingHeads(width, config.colours, config.shapes)
 
     @property
     def width(self) -> int:
@@ -100,11 +106,7 @@ class Reasoner(nn.Module):
         shape, ``camera`` (B, 3) height m, pitch rad, yaw rad.  Returns embeddings (B, P, D) and
         mask (B, P).
         """
-        features = self.image_features(pixels)
-        if len(features) != len(text):
-            # One picture, several questions: rows of text are grouped by picture.
-            features = features.repeat_interleave(len(text) // len(features), dim=0)
-        return self.embed_prompt(features, text, text_mask, camera)
+        return self.embed_prompt(self.image_features(pixels), text, text_mask, camera)
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Image tokens (B, N, D) of the vision part."""
@@ -145,9 +147,20 @@ class Reasoner(nn.Module):
 
     def forward(self, pixels: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
                 base: Tensor) -> ReasonerOutput:
-        """Teacher-forced pass with base codes ``base`` (B, W); arguments as :meth:`prompt`."""
-        tokens, mask = self.prompt(pixels, text, text_mask, camera)
-        return self.teach(tokens, mask, base)
+        """
+        Teacher-forced pass with base codes ``base`` (B, W); other arguments as :meth:`prompt`,
+        but one picture may have several questions: ``pixels`` (S, ...), B a multiple of S, rows
+        grouped by picture.
+
+        The output carries the answers of the grounding heads.  W may be 0: the prompt alone.
+        """
+        features = self.image_features(pixels)
+        questions = len(text) // len(features)
+        tokens, mask = self.embed_prompt(features.repeat_interleave(questions, dim=0), text,
+                                         text_mask, camera)
+        out = self.teach(tokens, mask, base)
+        out.grounding = self.grounding(features, out.states, tokens.shape[1])
+        return out
 
     def teach(self, tokens: Tensor, mask: Tensor, base: Tensor) -> ReasonerOutput:
         """Teacher-forced pass from an embedded prompt (B, P, D) and its mask."""
@@ -163,7 +176,8 @@ class Reasoner(nn.Module):
     def residual(self, states: Tensor) -> Tensor:
         """Residual logits (B, W, levels - 1, codes) at primitive rows (B, W, D)."""
         batch, windows, _ = states.shape
-        return self.residual_head(states).reshape(batch, windows, self.config.levels - 1, -1)
+        return self.residual_head(states).reshape(batch, windows, self.config.levels - 1,
+                                                  self.config.codes)
 
     @torch.no_grad()
     def generate(self, pixels: Tensor, text: Tensor, text_mask: Tensor,

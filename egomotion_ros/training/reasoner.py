@@ -1,0 +1,272 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Stage 1: train the reasoner on episodes.
+
+Loss: cross-entropy of base and residual codes, and the grounding losses of
+:mod:`egomotion_ros.models.grounding` (every object of every picture, the target's patch, the
+goal).  Episodes without motions train the grounding alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.instructions import ACTIONS, OBJECT_ACTIONS, free_command, object_command
+from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
+from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.grounding import Grounding
+from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
+from egomotion_ros.models.tokenizer import MotionTokenizer
+from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.loop import read_config, train
+
+_COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
+#: Commands sampled to learn the text vocabulary from.
+_CORPUS = 30_000
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """Pictures (S, H, W, 3) uint8 -> (S, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_text(vocabulary: int, length: int, seed: int = 0) -> TextEncoder:
+    """Learn the text vocabulary from commands of the training grammar."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for _ in range(_CORPUS):
+        if rng.random() < 0.7:
+            texts.append(object_command(
+                str(rng.choice(OBJECT_ACTIONS)), 0, int(rng.integers(len(COLOUR_NAMES))),
+                int(rng.integers(len(SHAPE_NAMES))), rng, 'train').text)
+        else:
+            free = [a for a in ACTIONS if a not in OBJECT_ACTIONS]
+            texts.append(free_command(str(rng.choice(free)), rng, 'train').text)
+    return TextEncoder.train(texts, vocabulary, length)
+
+
+def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 256) -> np.ndarray:
+    """Codes (M, 19, levels) of the motions (M, 152, 140) of a bank."""
+    parts = [tokenizer.encode(torch.from_numpy(
+        np.asarray(features[n:n + batch], np.float32))).numpy()
+        for n in range(0, len(features), batch)]
+    return np.concatenate(parts)
+
+
+class ReasonerBatches:
+    """Samples of an episode set: pictures with several questions each."""
+
+    def __init__(self, episodes: EpisodeSet, text: TextEncoder, codes: np.ndarray | None,
+                 patches: int, scenes: np.ndarray | None = None) -> None:
+        self.episodes, self.codes, self.patches = episodes, codes, patches
+        encoded = [text.encode(episodes.instruction(n)) for n in range(len(episodes))]
+        self.ids = np.stack([ids for ids, _ in encoded])
+        self.mask = np.stack([mask for _, mask in encoded])
+        order = np.argsort(episodes.scene, kind='stable')
+        bounds = np.searchsorted(episodes.scene[order], np.arange(len(episodes.images) + 1))
+        self.of_scene = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        usable = [n for n, rows in enumerate(self.of_scene) if len(rows)]
+        self.scenes = np.intersect1d(usable, usable if scenes is None else scenes)
+
+    def sample(self, rng: np.random.Generator, pictures: int, questions: int) -> dict[str, Tensor]:
+        """Draw ``pictures`` scenes with ``questions`` episodes each."""
+        scenes = rng.choice(self.scenes, pictures)
+        rows = np.concatenate([rng.choice(self.of_scene[s], questions,
+                                          replace=len(self.of_scene[s]) < questions)
+                               for s in scenes])
+        batch = self.batch(scenes, rows)
+        # Brightness and contrast of a real camera wander.
+        gain = torch.from_numpy(rng.uniform(0.75, 1.25, (pictures, 3, 1, 1)).astype(np.float32))
+        lift = torch.from_numpy(rng.uniform(-0.12, 0.12, (pictures, 1, 1, 1)).astype(np.float32))
+        noise = torch.randn(batch['pixels'].shape) * 0.02
+        batch['pixels'] = (batch['pixels'] * (0.5 * gain + 0.5 * gain[:, :1]) + lift + noise
+                           ).clamp(-1, 1)
+        return batch
+
+    def batch(self, scenes: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+        """Tensors of pictures ``scenes`` (S,) and episodes ``rows`` (B,), grouped by picture."""
+        episodes = self.episodes
+        owner = episodes.scene[rows]
+        batch = {
+            'pixels': to_pixels(episodes.images[scenes]),
+            'objects': torch.from_numpy(np.asarray(episodes.objects[scenes], np.float32)),
+            'ids': torch.from_numpy(self.ids[rows]), 'mask': torch.from_numpy(self.mask[rows]),
+            'camera': torch.from_numpy(np.asarray(episodes.camera[owner], np.float32)),
+            'goal': torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)),
+            'action': torch.from_numpy(episodes.action[rows].astype(np.int64)),
+        }
+        target = episodes.target[rows]
+        table = np.asarray(episodes.objects[owner, np.maximum(target, 0)]
+                           if isinstance(episodes.objects, np.ndarray) else
+                           [episodes.objects[int(s)][max(int(t), 0)]
+                            for s, t in zip(owner, target, strict=True)], np.float32)
+        seen = (target >= 0) & (table[:, _COLUMN['visible']] > 0.5)
+        batch['seen'] = torch.from_numpy(seen)
+        batch['target'] = torch.from_numpy(table)
+        if self.codes is not None:
+            batch['codes'] = torch.from_numpy(
+                self.codes[episodes.motion[rows]].astype(np.int64))
+        return batch
+
+
+def patch_of(u: Tensor, v: Tensor, patches: int) -> Tensor:
+    """Index of the patch, of ``patches`` on a side, that holds pixel ``u``, ``v``."""
+    size = CAMERA.width / patches
+    column = (u / size).long().clamp(0, patches - 1)
+    row = (v / size).long().clamp(0, patches - 1)
+    return row * patches + column
+
+
+def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
+                   ) -> tuple[Tensor, dict[str, float]]:
+    """Sum of the grounding losses, and figures to log."""
+    table = batch['objects']
+    columns = {name: table[..., n] for name, n in _COLUMN.items()}
+    visible = (columns['valid'] > 0.5) & (columns['visible'] > 0.5)
+    patch = patch_of(columns['u'], columns['v'], patches)
+    present = torch.zeros_like(answer.objectness)
+    scene = torch.arange(len(table))[:, None].expand_as(patch)
+    present[scene[visible], patch[visible]] = 1.0
+    objectness = F.binary_cross_entropy_with_logits(
+        answer.objectness, present, pos_weight=present.new_tensor(8.0))
+    at = (scene[visible], patch[visible])
+    colour = F.cross_entropy(answer.colour[at], columns['colour'][visible].long())
+    shape = F.cross_entropy(answer.shape[at], columns['shape'][visible].long())
+    size = CAMERA.width / patches
+    inside = torch.stack([columns['u'], columns['v']], -1)[visible] / size % 1.0
+    offset = F.smooth_l1_loss(answer.offset[at], inside, beta=0.1)
+    distance = F.smooth_l1_loss(answer.log_distance[at], columns['distance'][visible].log(),
+                                beta=0.1)
+    seen, target = batch['seen'], batch['target']
+    wanted = patch_of(target[:, _COLUMN['u']], target[:, _COLUMN['v']], patches)
+    where = F.cross_entropy(answer.patch[seen], wanted[seen])
+    bearing = target[seen, _COLUMN['bearing']]
+    direction = F.smooth_l1_loss(
+        answer.bearing[seen], torch.stack([bearing.sin(), bearing.cos()], -1), beta=0.1)
+    far = F.smooth_l1_loss(answer.target_log_distance[seen],
+                           target[seen, _COLUMN['distance']].log(), beta=0.1)
+    goal = batch['goal']
+    pose = torch.cat([goal[:, :2], goal[:, 2:].sin(), goal[:, 2:].cos()], -1)
+    reach = F.smooth_l1_loss(answer.goal, pose, beta=0.1)
+    loss = (objectness + 0.5 * colour + 0.5 * shape + offset + distance + where
+            + 2.0 * direction + 2.0 * far + 4.0 * reach)
+    with torch.no_grad():
+        right = (answer.patch[seen].argmax(-1) == wanted[seen]).float().mean()
+    return loss, {'patch': where.item(), 'patch_right': right.item(), 'goal': reach.item(),
+                  'colour': colour.item(), 'shape': shape.item()}
+
+
+def goal_scores(answer: Tensor, goal: Tensor, action: Tensor) -> dict[str, float]:
+    """Share of ``walk_to``/``stop_at`` whose read-out goal is within 0.5 m and 20 degrees."""
+    walk = (action == ACTIONS.index('walk_to')) | (action == ACTIONS.index('stop_at'))
+    away = (answer[walk, :2] - goal[walk, :2]).norm(dim=-1)
+    turn = torch.atan2(answer[walk, 2], answer[walk, 3]) - goal[walk, 2]
+    turn = torch.atan2(turn.sin(), turn.cos()).abs()
+    good = (away < 0.5) & (turn < np.radians(20))
+    return {'goal_within': good.float().mean().item(), 'goal_metres': away.median().item(),
+            'goal_degrees': float(np.degrees(turn.median().item()))}
+
+
+def reasoner_pass(model: torch.nn.Module, batch: dict[str, Tensor]) -> ReasonerOutput:
+    """Teacher-forced pass over a batch; the prompt alone when it has no codes."""
+    base = batch['codes'][..., 0] if 'codes' in batch else batch['ids'][:, :0]
+    return model(batch['pixels'], batch['ids'], batch['mask'], batch['camera'], base)
+
+
+def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
+                   tokenizer_dir: Path | None = None, val_dir: Path | None = None,
+                   init: Path | None = None, scenes: slice = slice(None)) -> Reasoner:
+    """
+    Train stage 1 and return it.
+
+    ``tokenizer_dir`` may be None for episodes without motions (grounding alone); ``init`` starts
+    from another reasoner's weights; ``scenes`` restricts the scenes that are shown, so that
+    stage 2 can be given states of scenes stage 1 never saw.
+    """
+    settings, config, data = read_config(config_path, 'reasoner')
+    torch.manual_seed(config.seed)
+    model = build('reasoner', settings)
+    if init is not None:
+        model.load_state_dict(load_model(init, 'reasoner').state_dict())
+    if not torch.cuda.is_available():
+        # The fused kernel's backward pass on the CPU takes twice as long as plain products.
+        model.vlm.set_attn_implementation('eager')
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = train_text(model.config.text_vocabulary, model.config.text_tokens)
+    text.save(out / 'text.json')
+    tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
+    patches = int(round(model.vlm.config.image_tokens ** 0.5))
+
+    def batches(folder: Path, part: slice) -> ReasonerBatches:
+        episodes = EpisodeSet.open(folder)
+        codes = None
+        if tokenizer is not None and episodes.bank is not None:
+            codes = encode_bank(tokenizer, episodes.bank.features)
+        shown = np.arange(len(episodes.images))[part]
+        return ReasonerBatches(episodes, text, codes, patches, shown)
+
+    source = batches(episodes_dir, scenes)
+    questions = int(data.get('questions', 5))
+
+    def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
+             ) -> tuple[Tensor, dict[str, float]]:
+        batch = source.sample(rng, config.batch, questions)
+        result = reasoner_pass(network, batch)
+        value, figures = grounding_loss(result.grounding, batch, patches)
+        if 'codes' in batch:
+            base = F.cross_entropy(result.base.float().flatten(0, 1),
+                                   batch['codes'][..., 0].flatten())
+            residual = F.cross_entropy(result.residual.float().flatten(0, 2),
+                                       batch['codes'][..., 1:].flatten())
+            value = value + base + 0.3 * residual
+            figures |= {'base': base.item(), 'residual': residual.item()}
+        return value, figures
+
+    validate = None
+    if val_dir is not None:
+        held_out = batches(val_dir, slice(None))
+
+        def validate(network: torch.nn.Module) -> dict[str, float]:
+            return validate_reasoner(network, held_out, questions)
+
+    return train(model, 'reasoner', config, loss, out, validate)
+
+
+def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
+                      limit: int = 320) -> dict[str, float]:
+    """Figures on held-out scenes: goal read-out, the same blanked and shuffled, code accuracy."""
+    rng = np.random.default_rng(1)
+    answers: dict[str, list[Tensor]] = {k: [] for k in ('told', 'blank', 'shuffled')}
+    goals, actions, right = [], [], []
+    for start in range(0, min(limit, len(source.scenes)), 32):
+        scenes = source.scenes[start:start + 32]
+        rows = np.concatenate([rng.choice(source.of_scene[s], questions) for s in scenes])
+        batch = source.batch(scenes, rows)
+        out = reasoner_pass(model, batch)
+        if 'codes' in batch:
+            right.append((out.base.argmax(-1) == batch['codes'][..., 0]).float().mean())
+        answers['told'].append(out.grounding.goal)
+        goals.append(batch['goal'])
+        actions.append(batch['action'])
+        blank = batch | {'pixels': torch.zeros_like(batch['pixels'])}
+        answers['blank'].append(reasoner_pass(model, blank).grounding.goal)
+        order = torch.from_numpy(rng.permutation(len(rows)))
+        mixed = batch | {'ids': batch['ids'][order], 'mask': batch['mask'][order]}
+        answers['shuffled'].append(reasoner_pass(model, mixed).grounding.goal)
+    goal, action = torch.cat(goals), torch.cat(actions)
+    figures = goal_scores(torch.cat(answers['told']), goal, action)
+    for name in ('blank', 'shuffled'):
+        figures[name] = goal_scores(torch.cat(answers[name]), goal, action)['goal_within']
+    if right:
+        figures['base_right'] = torch.stack(right).mean().item()
+    return figures
+
+

@@ -28,7 +28,13 @@ from tqdm import tqdm
 
 from egomotion_ros import __version__
 from egomotion_ros.bundle import (
-    FILES, FORMAT, Bundle, describe_file, staged_directory, write_manifest)
+    FILES,
+    FORMAT,
+    Bundle,
+    describe_file,
+    staged_directory,
+    write_manifest,
+)
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.generator import MotionGenerator

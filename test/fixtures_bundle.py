@@ -1,0 +1,77 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A tiny bundle with random weights: real graphs, real files, made in seconds.
+
+Its motions stand near an upright pose and drift forward, so that they are plausible and can be
+retargeted.  ``python test/fixtures_bundle.py OUT`` writes one for other processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import sys
+
+import numpy as np
+import pytest
+
+from egomotion_ros.types import CameraIntrinsics, HumanMotion
+
+TINY_CAMERA = CameraIntrinsics(128, 128, float(np.radians(80.0)))
+_COMMANDS = ('walk to the red ball', 'turn to the small blue box', 'stop at the green cylinder',
+             'stand still', 'wave', 'walk forward', 'turn left', 'turn right')
+
+
+def standing(frames: int) -> HumanMotion:
+    """Upright body at the origin, feet on the ground."""
+    from egomotion_ros.body.skeleton import BODY_TO_WORLD, JOINTS, LEG_LENGTH
+    rotations = np.tile(np.eye(3), (frames, JOINTS, 1, 1))
+    rotations[:, 0] = BODY_TO_WORLD
+    root = np.tile([0.0, 0.0, LEG_LENGTH], (frames, 1))
+    return HumanMotion(root, rotations, np.ones((frames, 4)))
+
+
+def tiny_models(layers: int = 1):
+    """Small models of every kind with random weights, in evaluation mode."""
+    import torch
+
+    from egomotion_ros.body.features import motion_to_features
+    from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
+    from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
+    from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+    from egomotion_ros.runtimes.export import Models
+    from egomotion_ros.text import TextEncoder
+    torch.manual_seed(0)
+    reasoner = Reasoner(ReasonerConfig(
+        vlm={'model_type': 'egomotion_vlm', 'stem': [16, 16, 32, 32], 'text_config': {
+            'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': layers,
+            'num_attention_heads': 2, 'num_key_value_heads': 2, 'vocab_size': 300}},
+        layer=layers, codes=32, levels=2, text_tokens=24, text_vocabulary=300)).eval()
+    generator = MotionGenerator(GeneratorConfig(
+        channels=8, state_width=32, width=32, heads=2, layers=layers, hidden=64)).eval()
+    # A fresh generator answers zero; give it something to say.
+    torch.nn.init.normal_(generator.outward.weight, std=0.05)
+    autoencoder = MotionAutoencoder(AutoencoderConfig(
+        width=32, blocks=1, frame_width=16, frame_blocks=1, channels=8)).eval()
+    mean = motion_to_features(standing(2))[0].astype(np.float32)
+    mean[1] = 0.3
+    autoencoder.scale.set(torch.from_numpy(mean), torch.full((len(mean),), 0.05))
+    return Models(reasoner, generator, autoencoder,
+                  TextEncoder.train(_COMMANDS, 300, 24), {})
+
+
+def write_tiny_bundle(out: Path) -> Path:
+    """Export the tiny models to ``out``."""
+    from egomotion_ros.runtimes.export import export_bundle
+    export_bundle(tiny_models(), out, TINY_CAMERA, steps=2, references=2, progress=False)
+    return out
+
+
+@pytest.fixture(scope='session')
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny bundle, one for the whole session; do not change it, copy it."""
+    return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny')
+
+
+if __name__ == '__main__':
+    write_tiny_bundle(Path(sys.argv[1]))

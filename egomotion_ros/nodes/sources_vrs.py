@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 
-from egomotion_ros.nodes.sources import Calibration, check_size, Frame
+from egomotion_ros.nodes.sources import Calibration, Frame, check_size
 
 CAMERA = 'camera-rgb'
 #: Side (px) and field of view (rad) of the rectified picture; wider than the canonical camera of

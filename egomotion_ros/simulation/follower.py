@@ -10,11 +10,12 @@ steel could balance on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 import math
 
 import numpy as np
 
+from egomotion_ros.retarget.joining import MotionState, sample, still
 from egomotion_ros.types import RobotMotion
 
 #: Farthest into the future a reference may start (s).
@@ -22,28 +23,6 @@ EARLIEST_START = 2.0
 #: Largest jump from the present state to a new reference that is followed (rad; m).
 JOINT_JUMP = 0.5
 ROOT_JUMP = 0.25
-
-
-@dataclass(frozen=True)
-class State:
-    """
-    The robot at one time.
-
-    ``positions``, ``velocities`` (J,) rad and rad/s; ``root_position`` (3,) m and
-    ``root_quaternion`` (4,) xyzw of the base link in ``odom``; ``root_twist`` (6,) linear then
-    angular, expressed in ``odom``.
-    """
-
-    positions: np.ndarray
-    velocities: np.ndarray
-    root_position: np.ndarray
-    root_quaternion: np.ndarray
-    root_twist: np.ndarray
-
-    def still(self) -> State:
-        """Return the same place at rest."""
-        return State(self.positions, np.zeros_like(self.velocities), self.root_position,
-                     self.root_quaternion, np.zeros(6))
 
 
 class Follower:
@@ -55,16 +34,16 @@ class Follower:
     """
 
     def __init__(self, joint_names: tuple[str, ...], lower: np.ndarray, upper: np.ndarray,
-                 state: State) -> None:
+                 state: MotionState) -> None:
         self.joint_names = tuple(joint_names)
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
-        self._state = state.still()
+        self._state = state
         self._running: tuple[int, RobotMotion] | None = None
         self._next: tuple[int, RobotMotion] | None = None
 
-    def place(self, state: State) -> None:
+    def place(self, state: MotionState) -> None:
         """Forget every reference and stand at ``state``."""
-        self._state, self._running, self._next = state.still(), None, None
+        self._state, self._running, self._next = state, None, None
 
     def offer(self, motion: RobotMotion, start: int, now: int) -> None:
         """
@@ -89,7 +68,7 @@ class Follower:
                              f'base {root:.2f} m away (at most {JOINT_JUMP} rad, {ROOT_JUMP} m)')
         self._next = (start, motion)
 
-    def sample(self, now: int) -> State:
+    def sample(self, now: int) -> MotionState:
         """Return the state at ``now`` (ns), which must not run backwards while moving."""
         if self._next is not None and now >= self._next[0]:
             self._running, self._next = self._next, None
@@ -98,7 +77,9 @@ class Follower:
             seconds = (now - start) * 1e-9
             self._state = sample(motion, seconds)
             if seconds >= motion.duration:
-                self._state, self._running = self._state.still(), None
+                self._state, self._running = still(
+                    self._state.positions, self._state.root_position,
+                    self._state.root_quaternion), None
         return self._state
 
     @property
@@ -117,7 +98,7 @@ class Follower:
         rows, joints = motion.steps, len(self.joint_names)
         shapes = {'positions': (rows, joints), 'velocities': (rows, joints),
                   'root_position': (rows, 3), 'root_quaternion': (rows, 4),
-                  'root_twist': (rows, 6)}
+                  'root_twist': (rows, 6), 'contacts': (rows, 2)}
         for name, shape in shapes.items():
             value = getattr(motion, name)
             if value.shape != shape:
@@ -137,49 +118,7 @@ class Follower:
             worst = int(beyond.argmax())
             raise ValueError(f'{self.joint_names[worst]} is {beyond[worst]:.3f} rad beyond its '
                              'limit')
-        return RobotMotion(self.joint_names, motion.step_dt, positions,
-                           motion.velocities[:, order], motion.root_position,
-                           motion.root_quaternion / norms[:, None], motion.root_twist,
-                           motion.contacts, motion.frame_id)
+        return replace(motion, joint_names=self.joint_names, positions=positions,
+                       velocities=motion.velocities[:, order],
+                       root_quaternion=motion.root_quaternion / norms[:, None])
 
-
-def sample(motion: RobotMotion, seconds: float) -> State:
-    """
-    Return the reference ``seconds`` after its first row; the ends are held.
-
-    Joints and root position run on the cubic Hermite curve through positions and velocities, as
-    joint_trajectory_controller interpolates; orientation along the shortest arc.
-    """
-    dt = motion.step_dt
-    seconds = min(max(seconds, 0.0), motion.duration)
-    row = min(int(seconds / dt), motion.steps - 2)
-    u = seconds / dt - row
-    positions, velocities = _hermite(motion.positions, motion.velocities, row, u, dt)
-    place, linear = _hermite(motion.root_position, motion.root_twist[:, :3], row, u, dt)
-    a, b = motion.root_quaternion[row], motion.root_quaternion[row + 1]
-    angular = (1 - u) * motion.root_twist[row, 3:] + u * motion.root_twist[row + 1, 3:]
-    return State(positions, velocities, place, slerp(a, b, u), np.concatenate([linear, angular]))
-
-
-def _hermite(values: np.ndarray, slopes: np.ndarray, row: int, u: float,
-             dt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope of the cubic between ``row`` and the next, ``u`` in [0, 1]."""
-    a, b, s, t = values[row], values[row + 1], slopes[row] * dt, slopes[row + 1] * dt
-    value = ((2 * u**3 - 3 * u**2 + 1) * a + (u**3 - 2 * u**2 + u) * s
-             + (3 * u**2 - 2 * u**3) * b + (u**3 - u**2) * t)
-    slope = ((6 * u**2 - 6 * u) * (a - b) + (3 * u**2 - 4 * u + 1) * s
-             + (3 * u**2 - 2 * u) * t) / dt
-    return value, slope
-
-
-def slerp(a: np.ndarray, b: np.ndarray, u: float) -> np.ndarray:
-    """Return the unit quaternion ``u`` of the way along the shortest arc from a to b."""
-    dot = float(a @ b)
-    if dot < 0.0:
-        b, dot = -b, -dot
-    angle = math.acos(min(dot, 1.0))
-    if angle < 1e-6:
-        mixed = (1 - u) * a + u * b
-    else:
-        mixed = (math.sin((1 - u) * angle) * a + math.sin(u * angle) * b) / math.sin(angle)
-    return mixed / np.linalg.norm(mixed)

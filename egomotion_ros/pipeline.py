@@ -50,8 +50,8 @@ class EgoMotionPipeline:
     One bundle on one runtime for one robot.
 
     ``bundle`` (its ``hash`` names the models), ``camera`` the intrinsics images must have,
-    ``backend`` the runtime's name, ``joint_names`` the robot's joints, ``scale`` its k.  One
-    thread at a time.
+    ``backend`` the runtime's name, ``robot`` the robot's description, ``joint_names`` its joints,
+    ``scale`` its k.  One thread at a time.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime, retargeter: Retargeter) -> None:
@@ -59,8 +59,9 @@ class EgoMotionPipeline:
         self.bundle = bundle
         self.camera: CameraIntrinsics = bundle.camera
         self.backend = runtime.name
-        self.joint_names: tuple[str, ...] = tuple(retargeter.joint_names)
-        self.scale = float(retargeter.scale)
+        self.robot = retargeter.description
+        self.joint_names: tuple[str, ...] = tuple(self.robot.joint_names)
+        self.scale = float(self.robot.scale)
         self._runtime = runtime
         self._retargeter = retargeter
         self._text = TextEncoder.open(bundle.text_path, bundle.text_length)
@@ -151,19 +152,22 @@ class EgoMotionPipeline:
         return features_to_motion(features, start, 'odom', self.bundle.fps, self.scale)
 
     def retarget(self, human: HumanMotion, joint_positions: np.ndarray | None = None,
-                 root: PlanarPose | None = None) -> RobotMotion:
+                 root: tuple[np.ndarray, np.ndarray] | None = None,
+                 joint_velocities: np.ndarray | None = None) -> RobotMotion:
         """
-        Fit a motion to the robot.
+        Fit a motion to the robot; arguments and errors as ``Retargeter.retarget``.
 
-        ``joint_positions`` (J,) rad in the order of ``joint_names`` and ``root`` are the measured
-        state the first waypoint starts from; ``None`` starts where the motion starts.  Raises
-        ValueError for positions that do not fit or are not finite.
+        ``joint_positions``, ``joint_velocities`` (J,) in the order of ``joint_names`` and
+        ``root``, position (3,) and quaternion (4,) xyzw of the base in ``odom``, are the state
+        the first waypoint starts from; ``None`` starts where the motion starts.
         """
-        return self._retargeter.retarget(human, joint_positions, root)
+        return self._retargeter.retarget(human, joint_positions, root, joint_velocities)
 
     def plan(self, observation: Observation, joint_positions: np.ndarray | None = None,
              prefix: HumanMotion | None = None, seed: int = 0, guidance: float | None = None,
-             steps: int | None = None, plan_id: str | None = None) -> Plan:
+             steps: int | None = None, plan_id: str | None = None,
+             root: tuple[np.ndarray, np.ndarray] | None = None,
+             joint_velocities: np.ndarray | None = None) -> Plan:
         """
         Do all of it; ``milliseconds`` tells reason, generate and retarget apart.
 
@@ -174,12 +178,11 @@ class EgoMotionPipeline:
         marks.append(time.perf_counter())
         human = self.generate(primitives, prefix, seed, guidance, steps)
         marks.append(time.perf_counter())
-        robot = self.retarget(human, joint_positions,
-                              None if joint_positions is None else observation.root)
+        robot = self.retarget(human, joint_positions, root, joint_velocities)
         marks.append(time.perf_counter())
         spent = 1000.0 * np.diff(marks)
-        return Plan(primitives, human, robot,
-                    dict(zip(('reason', 'generate', 'retarget'), map(float, spent))))
+        return Plan(primitives, human, robot, dict(zip(
+            ('reason', 'generate', 'retarget'), map(float, spent), strict=True)))
 
     def close(self) -> None:
         """Free the models; afterwards the pipeline only raises."""

@@ -1,0 +1,69 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""``egomotion train``: one stage, or all of them in order."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument('stage', choices=(*STAGES, 'all'))
+    parser.add_argument('--config', type=Path, required=True,
+                        help="the stage's YAML; for 'all' the folder that holds one per stage")
+    parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
+    parser.add_argument('--episodes', type=Path, help='training episodes (egomotion data episodes)')
+    parser.add_argument('--val', type=Path, help='held-out episodes for the curves')
+    parser.add_argument('--out', type=Path, required=True,
+                        help='folder of checkpoints, one sub-folder a stage; resumed if unfinished')
+    parser.add_argument('--init', type=Path, help='reasoner checkpoint to start stage 1 from')
+    parser.add_argument('--stage1-scenes', type=float, default=0.65, metavar='SHARE',
+                        help='share of the scenes stage 1 sees; stage 2 gets states of the others')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the stage or stages asked for."""
+    stages = STAGES if args.stage == 'all' else (args.stage,)
+    needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
+             'generator': ['episodes']}
+    for name in sorted({name for stage in stages for name in needs[stage]}):
+        if getattr(args, name) is None:
+            raise ValueError(f'--{name} is needed to train the {args.stage}')
+    if not 0.0 < args.stage1_scenes < 1.0:
+        raise ValueError(f'--stage1-scenes {args.stage1_scenes}: expected a share within (0, 1)')
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError("training needs torch: pip install 'egomotion_ros[train]'") from error
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for stage in stages:
+        config = args.config / f'{stage}.yaml' if args.config.is_dir() else args.config
+        _train(stage, config, args)
+    return 0
+
+
+def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
+    out = args.out / stage
+    if stage in ('tokenizer', 'autoencoder'):
+        from egomotion_ros.training import autoencoder
+        make = getattr(autoencoder, f'train_{stage}')
+        make(config, args.library, out, args.episodes)
+        return
+    from egomotion_ros.data.episodes import EpisodeSet
+    scenes = len(EpisodeSet.open(args.episodes).images)
+    border = int(scenes * args.stage1_scenes)
+    if stage == 'reasoner':
+        from egomotion_ros.training.reasoner import train_reasoner
+        tokenizer = args.out / 'tokenizer'
+        train_reasoner(config, args.episodes, out, tokenizer if tokenizer.exists() else None,
+                       args.val, args.init, slice(0, border))
+    else:
+        from egomotion_ros.training.generator import train_generator
+        train_generator(config, args.episodes, args.out / 'tokenizer', args.out / 'autoencoder',
+                        args.out / 'reasoner', out, args.val, slice(border, None))

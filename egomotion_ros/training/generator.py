@@ -1,0 +1,235 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Stage 2: train the generator on the frozen reasoner's states.
+
+The states are computed once, on scenes stage 1 has not been trained on, half of them
+teacher-forced and half from the reasoner's own decoded codes, and kept on disk; no gradient of
+this stage can reach stage 1, because stage 1 is not part of the graph.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from egomotion_ros.body.features import integrate_root
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.models.autoencoder import MotionAutoencoder
+from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.generator import MotionGenerator
+from egomotion_ros.models.reasoner import Reasoner
+from egomotion_ros.models.tokenizer import MotionTokenizer
+from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
+from egomotion_ros.types import PLAN_WINDOWS
+
+#: After this many steps swapped conditions must raise the loss, or training stops.
+SENSITIVE_AFTER = 1500
+
+
+@torch.no_grad()
+def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, out: Path,
+                   decoded_share: float = 0.5, batch: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """
+    States (E, P + W, D) float16 and masks (E, P + W) of the episodes ``rows``, kept in ``out``.
+
+    ``decoded_share`` of the batches run on the reasoner's own codes.  An existing file of the
+    right shape is used again.
+    """
+    states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
+    probe = reasoner_states(reasoner, source, rows[:1], False)
+    shape = (len(rows), *probe[0].shape[1:])
+    if states_path.exists() and mask_path.exists():
+        states = np.load(states_path, mmap_mode='r', allow_pickle=False)
+        if states.shape == shape:
+            return states, np.load(mask_path, allow_pickle=False)
+    out.mkdir(parents=True, exist_ok=True)
+    states = np.lib.format.open_memmap(out / 'states.part.npy', 'w+', np.float16, shape)
+    masks = np.zeros(shape[:2], bool)
+    for n, start in enumerate(tqdm(range(0, len(rows), batch), desc='states', mininterval=5)):
+        part = rows[start:start + batch]
+        decoded = (n * decoded_share) % 1.0 + decoded_share >= 1.0
+        answer, mask = reasoner_states(reasoner, source, part, decoded)
+        states[start:start + batch] = answer.numpy()
+        masks[start:start + batch] = mask.numpy()
+    states.flush()
+    (out / 'states.part.npy').rename(states_path)
+    np.save(mask_path, masks)
+    return np.load(states_path, mmap_mode='r', allow_pickle=False), masks
+
+
+@torch.no_grad()
+def reasoner_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, decoded: bool
+                    ) -> tuple[Tensor, Tensor]:
+    """States of episodes, one picture a question, teacher-forced or on decoded codes."""
+    batch = source.batch(source.episodes.scene[rows], rows)
+    if decoded:
+        _, _, out = reasoner.generate(batch['pixels'], batch['ids'], batch['mask'],
+                                      batch['camera'])
+    else:
+        out = reasoner.teach(*reasoner.prompt(batch['pixels'], batch['ids'], batch['mask'],
+                                              batch['camera']), batch['codes'][..., 0])
+    return out.states, out.mask
+
+
+@torch.no_grad()
+def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: int = 256) -> Tensor:
+    """Latents (M, 19, channels) of a bank's motions."""
+    return torch.cat([autoencoder.encode(torch.from_numpy(
+        np.asarray(features[n:n + batch], np.float32)))
+        for n in range(0, len(features), batch)])
+
+
+def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latents: Tensor,
+              truth: Tensor, states: Tensor, mask: Tensor, rng: np.random.Generator,
+              drop: float, moving: Tensor, path_weight: float) -> tuple[Tensor, dict[str, float]]:
+    """
+    Flow-matching loss of a batch, plus the error of the decoded path.
+
+    ``latents`` (B, 19, C) target, ``truth`` (B, 152, 140) its features, ``moving`` (B,) True for
+    motions that do not start at rest: those always have a known prefix.
+    """
+    batch, windows, _ = latents.shape
+    # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
+    t = torch.from_numpy((1 - rng.beta(1.5, 1.0, batch) * 0.999).astype(np.float32))
+    count = torch.from_numpy(rng.integers(1, 4, batch))
+    with_prefix = moving | torch.from_numpy(rng.random(batch) < 0.35)
+    known = ((torch.arange(windows) < count[:, None]) & with_prefix[:, None]).float()
+    prefix = latents * known[..., None]
+    noise = torch.randn_like(latents)
+    x = noise + t[:, None, None] * (latents - noise)
+    null = torch.from_numpy(rng.random(batch) < drop)
+    shown = torch.where(null[:, None, None], generator.null_condition(states), states)
+    velocity = generator(x, t, generator.condition(shown, mask), prefix, known)
+    free = 1 - known
+    error = ((velocity - (latents - noise)).square().mean(-1) * free).sum(-1) / free.sum(-1)
+    loss = error.mean()
+    figures = {'flow': loss.item()}
+    if path_weight > 0:
+        half = slice(0, batch // 2)
+        clean = (x + (1 - t[:, None, None]) * velocity)[half].float()
+        clean = torch.where(known[half, :, None] > 0.5, prefix[half], clean)
+        answer = integrate_root(autoencoder.decode(clean))
+        goal = integrate_root(truth[half])
+        path = torch.stack([a - b for a, b in zip(answer, goal, strict=True)], -1)
+        weight = (t[half] * (~null[half]).float())[:, None, None]
+        paths = (F.smooth_l1_loss(path, torch.zeros_like(path), beta=0.1, reduction='none')
+                 * weight).mean()
+        loss = loss + path_weight * paths
+        figures['path'] = paths.item()
+    return loss, figures
+
+
+def end_pose(features: Tensor) -> Tensor:
+    """Pelvis x, y, heading (B, 3) in the start frame at the last frame of (B, T, 140)."""
+    return torch.stack([part[:, -1] for part in integrate_root(features)], -1)
+
+
+def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float]:
+    """Share of walks that end within 0.5 m and 20 degrees, and their median distance (m)."""
+    walk = (action == ACTIONS.index('walk_to')) | (action == ACTIONS.index('stop_at'))
+    away = (pose[walk, :2] - goal[walk, :2]).norm(dim=-1)
+    turn = pose[walk, 2] - goal[walk, 2]
+    turn = torch.atan2(turn.sin(), turn.cos()).abs()
+    good = (away < 0.5) & (turn < np.radians(20))
+    return good.float().mean().item(), away.median().item()
+
+
+def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
+                    autoencoder_dir: Path, reasoner_dir: Path, out: Path,
+                    val_dir: Path | None = None, scenes: slice = slice(None)) -> MotionGenerator:
+    """Train stage 2 on the states of ``scenes`` of the episodes and return the generator."""
+    settings, config, data = read_config(config_path, 'generator')
+    torch.manual_seed(config.seed)
+    out = Path(out)
+    reasoner: Reasoner = load_model(reasoner_dir, 'reasoner')
+    autoencoder: MotionAutoencoder = load_model(autoencoder_dir, 'autoencoder')
+    tokenizer: MotionTokenizer = load_model(tokenizer_dir, 'tokenizer')
+    for module in (reasoner, autoencoder, tokenizer):
+        module.requires_grad_(False)
+    text = TextEncoder.open(Path(reasoner_dir) / 'text.json', reasoner.config.text_tokens)
+    patches = int(round(reasoner.vlm.config.image_tokens ** 0.5))
+
+    def prepare(folder: Path, part: slice, store: Path, limit: int | None = None
+                ) -> tuple[EpisodeSet, np.ndarray, np.ndarray, np.ndarray, Tensor]:
+        episodes = EpisodeSet.open(folder)
+        source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
+                                 patches)
+        shown = np.arange(len(episodes.images))[part]
+        rows = np.flatnonzero(np.isin(episodes.scene, shown))[:limit]
+        share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
+        states, mask = collect_states(reasoner, source, rows, store, share)
+        return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
+
+    episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
+    generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
+                                    'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
+    motions = episodes.motion[rows]
+    # A motion that is under way in its first frames needs its prefix to be well defined.
+    first = np.asarray(episodes.bank.features[:, :8, 1], np.float32)
+    moving = torch.from_numpy(np.abs(first).mean(1) > 0.3)
+    drop = float(data.get('drop', 0.12))
+    path_weight = float(data.get('path_weight', 1.0))
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
+        chosen = np.sort(rng.choice(len(rows), count))
+        index = motions[chosen]
+        return (latents[index],
+                torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
+                torch.from_numpy(np.asarray(states[chosen], np.float32)),
+                torch.from_numpy(masks[chosen]), moving[index])
+
+    def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
+             ) -> tuple[Tensor, dict[str, float]]:
+        target, truth, state, mask, is_moving = draw(rng, config.batch)
+        value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
+                                   is_moving, path_weight)
+        if step % 100 == 0:
+            figures['sensitivity'] = sensitivity(network, step)
+        return value, figures
+
+    @torch.no_grad()
+    def sensitivity(network: torch.nn.Module, step: int) -> float:
+        """Loss with swapped conditions over loss with the right ones, same noise."""
+        target, truth, state, mask, is_moving = draw(np.random.default_rng(step), config.batch)
+        values = []
+        for order in (np.arange(len(state)), np.roll(np.arange(len(state)), 1)):
+            torch.manual_seed(step)
+            values.append(flow_loss(network, autoencoder, target, truth, state[order],
+                                    mask[order], np.random.default_rng(1), 0.0, is_moving,
+                                    0.0)[0].item())
+        ratio = values[1] / values[0]
+        if step >= SENSITIVE_AFTER and ratio < 1.02:
+            raise ValueError(f'generator: swapping the conditions changes the loss by a factor '
+                             f'of {ratio:.3f} only; it does not use the reasoner')
+        return ratio
+
+    validate = None
+    if val_dir is not None:
+        val = prepare(val_dir, slice(None), out / 'states_val', 400)
+
+        def validate(network: torch.nn.Module) -> dict[str, float]:
+            held, index, state, mask, _ = val
+            state = torch.from_numpy(np.asarray(state, np.float32))
+            rng = torch.Generator().manual_seed(0)
+            noise = torch.randn(len(state), PLAN_WINDOWS, latents.shape[-1], generator=rng)
+            goal = torch.from_numpy(np.asarray(held.goal[index], np.float32))
+            action = torch.from_numpy(held.action[index].astype(np.int64))
+            figures = {}
+            for name, order in (('told', np.arange(len(state))),
+                                ('swapped', np.roll(np.arange(len(state)), 7))):
+                answer = network.sample(noise, state[order], torch.from_numpy(mask)[order],
+                                        torch.zeros_like(noise), torch.zeros(noise.shape[:2]))
+                share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
+                figures |= {f'{name}_within': share, f'{name}_metres': away}
+            return figures
+
+    return train(generator, 'generator', config, loss, out, validate)

@@ -149,7 +149,7 @@ class Box:
         Never empty and never leads to a state without a next difference.  If ``last`` itself
         came in too fast to stop before a limit, the limit wins over ``change``.
         """
-        down, up = self._steps(point)
+        down, up = self.steps(point)
         low = np.clip(last - self.change, -down, up)
         high = np.clip(last + self.change, -down, up)
         return low, high
@@ -178,18 +178,18 @@ class Box:
         tries = np.stack([np.clip(w, -most, most) for w in wishes] + list(ordered))
         here = position - tries * step**2 / 6.0
         ahead = velocity * step + 0.5 * tries * step**2
-        down, up = self._steps(here)
+        down, up = self.steps(here)
         good = (here >= self.lower) & (here <= self.upper) & (ahead >= -down) & (ahead <= up)
         pick, any_good = good.argmax(axis=0)[None], good.any(axis=0)
         here = np.where(any_good, np.take_along_axis(here, pick, axis=0)[0], position)
         ahead = np.take_along_axis(ahead, pick, axis=0)[0]
-        down, up = self._steps(position)
+        down, up = self.steps(position)
         slower = np.clip(velocity * step, -down, up)
         ahead = np.where(any_good, ahead, slower)
         before = np.where(any_good, here + ahead - 2.0 * step * velocity, here - slower)
         return np.stack([before, here, here + ahead])
 
-    def _steps(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def steps(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Longest steps down and up from ``point`` (..., J), whatever came before."""
         down = fastest(np.maximum(point - self.lower, 0.0), self.change)
         up = fastest(np.maximum(self.upper - point, 0.0), self.change)

@@ -1,0 +1,238 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Where the robot's bodies should be: a human motion in the measures of a robot, with planted feet.
+
+Orientations carry over from the common T pose; positions come from the human skeleton scaled to
+the robot's legs.  A foot in contact gets one pose for the whole contact: flat, on the floor,
+where the human foot was on average; the swing between two contacts is bent so that it starts and
+ends at these poses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from egomotion_ros.body.kinematics import global_pose
+from egomotion_ros.body.rotations import interpolate, transpose, yaw_matrix
+from egomotion_ros.body.skeleton import (
+    BODY_TO_WORLD,
+    FOOT_HEIGHTS,
+    JOINT_INDEX,
+    REST_PELVIS_HEIGHT,
+)
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.types import HumanMotion
+
+#: Half the distance of the ankles of a person who stands at ease (m, human skeleton).
+STANCE = 0.10
+#: Frames in which a foot turns from flat to its free orientation after lift-off, and back.
+ROLL_FRAMES = 5
+#: A measured foot this far (m) from where the human foot stands is left standing there.
+NEAR = 0.25
+
+
+@dataclass(frozen=True)
+class Targets:
+    """
+    Poses of the L linked bodies in T rows.
+
+    ``positions`` (T, L, 3) m, ``rotations`` (T, L, 3, 3), both in the motion's frame;
+    ``planted`` (T, 2) bool, left and right foot.
+    """
+
+    positions: np.ndarray
+    rotations: np.ndarray
+    planted: np.ndarray
+
+
+@dataclass(frozen=True)
+class BodyPoses:
+    """Poses of the L linked bodies now: ``positions`` (L, 3), ``rotations`` (L, 3, 3)."""
+
+    positions: np.ndarray
+    rotations: np.ndarray
+
+
+def smoothstep(x: np.ndarray) -> np.ndarray:
+    """0 below 0, 1 above 1, with flat ends between."""
+    x = np.clip(x, 0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)
+
+
+def settle(motion: HumanMotion, step: float, slow: float) -> HumanMotion:
+    """
+    Resample to rows ``step`` seconds apart, coming to rest over the last ``slow`` seconds.
+
+    The last ``slow / 2`` seconds of the motion are played at a speed that falls from 1 to 0, so
+    the motion gets ``slow / 2`` seconds longer, and every pose of it is still reached.
+    """
+    length = (motion.frames - 1) / motion.fps
+    slow = min(slow, 2.0 * length)
+    steady = length - 0.5 * slow
+    rows = int(np.ceil((length + 0.5 * slow) / step - 1e-9)) + 1
+    late = np.clip(step * np.arange(rows) - steady, 0.0, slow)
+    time = np.minimum(step * np.arange(rows), steady) + late - 0.5 * late**2 / max(slow, 1e-9)
+    place = np.clip(time * motion.fps, 0.0, motion.frames - 1)
+    nearest = np.rint(place)
+    place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)
+    row = np.minimum(place.astype(int), motion.frames - 2)
+    share = place - row
+    rotations = np.where((share < 0.5)[:, None, None, None], motion.rotations[row], 0.0)
+    rotations[share == 1.0] = motion.rotations[row[share == 1.0] + 1]
+    between = (share > 0.0) & (share < 1.0)
+    if between.any():
+        rotations[between] = interpolate(
+            motion.rotations[row[between]],
+            motion.rotations[row[between] + 1],
+            np.repeat(share[between, None], motion.rotations.shape[1], axis=1),
+        )
+    mix = share[:, None]
+    root = (1 - mix) * motion.root_position[row] + mix * motion.root_position[row + 1]
+    contacts = (1 - mix) * motion.contacts[row] + mix * motion.contacts[row + 1]
+    return HumanMotion(root, rotations, contacts, 1.0 / step, motion.frame_id, motion.scale)
+
+
+class TargetMaker:
+    """Turns human motions into :class:`Targets` of one robot."""
+
+    def __init__(self, description: RobotDescription) -> None:
+        """Measure ``description`` in its T pose and in its standing posture."""
+        self.description = description
+        self._joints = np.array([JOINT_INDEX[link.joint] for link in description.links])
+        names = [link.joint for link in description.links]
+        self._pelvis = names.index('pelvis')
+        self._feet = (names.index('left_ankle'), names.index('right_ankle'))
+        model = description.kinematics
+        self._ids = np.array([model.body(link.body).id for link in description.links])
+        t_pose = self._pose(description.t_pose)
+        self._from_human = BODY_TO_WORLD.T @ t_pose.rotations
+        self._standing = self._pose(description.standing)
+        pelvis = self._standing.positions[self._pelvis]
+        left, right = (self._standing.positions[i] for i in self._feet)
+        middle = 0.5 * (left + right)
+        self._root_height = pelvis[2]
+        self._root_forward = pelvis[:2] - middle[:2]
+        self._half_width = 0.5 * (left[1] - right[1])
+        self._flat = [self._standing.rotations[i] for i in self._feet]
+        self._soles = [self._standing.positions[i][2] for i in self._feet]
+
+    def _pose(self, joints: np.ndarray) -> BodyPoses:
+        description = self.description
+        model = description.kinematics
+        data = mujoco.MjData(model)
+        qpos = np.zeros(model.nq)
+        qpos[2], qpos[3] = description.home_height, 1.0
+        qpos[description.qpos_indices(model)] = joints
+        data.qpos = qpos
+        mujoco.mj_kinematics(model, data)
+        return BodyPoses(
+            data.xpos[self._ids].copy(), data.xmat[self._ids].reshape(-1, 3, 3).copy()
+        )
+
+    def make(self, motion: HumanMotion, start: BodyPoses | None, blend: float) -> Targets:
+        """
+        Targets for every row of ``motion``.
+
+        With ``start``, the poses of the linked bodies now, the targets begin there and are the
+        human's after ``blend`` seconds; a foot that stands stays where it stands.
+        """
+        scale = motion.scale
+        points, turns = global_pose(motion.root_position, motion.rotations, scale)
+        forward = turns[:, 0, :, 2]
+        heading = yaw_matrix(np.arctan2(forward[:, 1], forward[:, 0]))
+        rotations = turns[:, self._joints] @ self._from_human
+        positions = points[:, self._joints].copy()
+        lift = self._root_height - scale * REST_PELVIS_HEIGHT
+        positions += (heading @ np.array([*self._root_forward, lift]))[:, None]
+        # Robots stand wider than people in proportion to their legs, and their ankles lower.
+        aside = max(self._half_width - scale * STANCE, 0.0)
+        planted = motion.contacts.reshape(-1, 2, 2).max(axis=1) >= 0.5
+        firm = motion.contacts[:, :2] >= 0.5
+        for side, (i, sign) in enumerate(zip(self._feet, (1.0, -1.0), strict=True)):
+            drop = np.array([0.0, self._soles[side] - scale * FOOT_HEIGHTS[side], 0.0])
+            joint = self._joints[i]
+            positions[:, i] = points[:, joint] + turns[:, joint] @ drop
+            positions[:, i] += heading @ np.array([0.0, sign * aside, 0.0])
+        if start is not None:
+            self._lead_in(positions, rotations, start, blend, motion.fps)
+        for side, i in enumerate(self._feet):
+            here = None if start is None else start.positions[i], None if start is None else start
+            self._plant(
+                positions[:, i], rotations[:, i], planted[:, side], firm[:, side], side, here
+            )
+        return Targets(positions, rotations, planted)
+
+    def _lead_in(
+        self,
+        positions: np.ndarray,
+        rotations: np.ndarray,
+        start: BodyPoses,
+        blend: float,
+        fps: float,
+    ) -> None:
+        """Add, in place, the difference to ``start``, fading over ``blend`` seconds."""
+        rows = min(int(np.ceil(blend * fps)) + 1, len(positions))
+        fade = 1.0 - smoothstep(np.arange(rows) / (blend * fps))
+        positions[:rows] += fade[:, None, None] * (start.positions - positions[0])
+        turn = start.rotations @ transpose(rotations[0])
+        part = interpolate(
+            np.broadcast_to(np.eye(3), (rows, *turn.shape)),
+            np.broadcast_to(turn, (rows, *turn.shape)),
+            np.repeat(fade[:, None], len(turn), axis=1),
+        )
+        rotations[:rows] = part @ rotations[:rows]
+
+    def _plant(
+        self,
+        position: np.ndarray,
+        rotation: np.ndarray,
+        planted: np.ndarray,
+        firm: np.ndarray,
+        side: int,
+        start: tuple[np.ndarray | None, BodyPoses | None],
+    ) -> None:
+        """Hold, in place, the foot still and flat in every contact, and bend the swings to it."""
+        sole, flat = self._soles[side], self._flat[side]
+        position[:, 2] = np.maximum(position[:, 2], sole)
+        edges = np.flatnonzero(np.diff(planted.astype(int), prepend=0, append=0))
+        phases = list(zip(edges[::2], edges[1::2], strict=True))
+        if not phases:
+            return
+        raw = position.copy()
+        forward = (rotation @ flat.T)[:, :, 0]
+        near_flat = rotation.copy()
+        ends = []
+        for first, last in phases:
+            use = np.arange(first, last)
+            if firm[first:last].any():
+                use = use[firm[first:last]]
+            lock = np.array([*raw[use, :2].mean(axis=0), sole])
+            way = forward[use, :2].mean(axis=0)
+            yaw = np.arctan2(way[1], way[0])
+            if first == 0 and start[1] is not None:
+                there, turn = start[0], start[1].rotations[self._feet[side]] @ flat.T
+                if np.hypot(*(there[:2] - lock[:2])) < NEAR:
+                    lock[:2] = there[:2]
+                    yaw = np.arctan2(turn[1, 0], turn[0, 0])
+            position[first:last] = lock
+            near_flat[first:last] = yaw_matrix(np.float64(yaw)) @ flat
+            ends.append((first, last - 1, lock))
+        # Swings: the corrections at lift-off and touch-down, faded into each other.
+        rows = np.arange(len(position))
+        for (_, off, a), (on, _, b) in zip(ends[:-1], ends[1:], strict=True):
+            swing = rows[off + 1 : on]
+            share = smoothstep((swing - off) / (on - off))[:, None]
+            position[swing] += (1 - share) * (a - raw[off]) + share * (b - raw[on])
+        before, after = ends[0], ends[-1]
+        position[: before[0]] += before[2] - raw[before[0]]
+        position[after[1] + 1 :] += after[2] - raw[after[1]]
+        position[:, 2] = np.maximum(position[:, 2], sole)
+        # Orientation: flat in contact, free in the middle of a swing.
+        gap = np.abs(rows[:, None] - np.flatnonzero(planted)[None])
+        nearest = np.flatnonzero(planted)[gap.argmin(axis=1)]
+        free = smoothstep(gap.min(axis=1) / ROLL_FRAMES)
+        rotation[:] = interpolate(near_flat[nearest], rotation, free)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 import math
 from pathlib import Path
 from typing import Protocol
@@ -63,10 +64,15 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Frame:
-    """One upright picture: ``image`` (H, W, 3) uint8 RGB, ``time`` ns since the first picture."""
+    """
+    One picture: ``time`` ns since the first one; ``read`` decodes it.
 
-    image: np.ndarray
+    ``read()`` gives the upright picture, (H, W, 3) uint8 RGB, or raises ValueError where it is
+    damaged.  Who is late passes over a picture without paying for it.
+    """
+
     time: int
+    read: Callable[[], np.ndarray]
 
 
 class Source(Protocol):
@@ -82,7 +88,7 @@ class Source(Protocol):
     calibration: Calibration | None
 
     def frames(self, warn: Callable[[str], None]) -> Iterator[Frame]:
-        """Yield the pictures in order; damaged ones are left out and told to ``warn``."""
+        """Yield the pictures in order; what cannot be played is told to ``warn``."""
         ...
 
 
@@ -169,18 +175,9 @@ class PictureFolder:
             raise ValueError(f'{path}: no pictures in this folder ({", ".join(PICTURES)})')
 
     def frames(self, warn: Callable[[str], None]) -> Iterator[Frame]:
-        """Yield the readable pictures; a truncated or corrupt one keeps its place in time."""
-        read = 0
+        """Yield the pictures."""
         for index, file in enumerate(self._files):
-            try:
-                image = read_picture(file)
-            except ValueError as error:
-                warn(f'left out: {error}')
-                continue
-            read += 1
-            yield Frame(image, index * self.period)
-        if not read:
-            raise ValueError(f'none of the {len(self._files)} pictures in {self.name} is readable')
+            yield Frame(index * self.period, partial(read_picture, file))
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -213,7 +210,7 @@ class VideoFile:
             rate = float(stream.average_rate or 30)
         self.period = round(1e9 / rate)
 
-    def _open(self):  # noqa: ANN202 - an av.container.InputContainer, av is imported late
+    def _open(self):
         try:
             import av
         except ImportError as error:
@@ -247,7 +244,11 @@ class VideoFile:
                 if time - first <= previous:  # a damaged index; time only runs forward
                     continue
                 previous, count = time - first, count + 1
-                image = frame.to_ndarray(format='rgb24')
-                yield Frame(np.rot90(image, round(frame.rotation / 90) % 4), previous)
+                yield Frame(previous, partial(_upright, frame))
         if not count:
             raise ValueError(f'{self._path}: no frame of this video can be decoded')
+
+
+def _upright(frame) -> np.ndarray:
+    """RGB of a decoded video frame, turned as the container says."""
+    return np.rot90(frame.to_ndarray(format='rgb24'), round(frame.rotation / 90) % 4)

@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A camera that draws beside the clock: one thread owns the OpenGL context and the world's view."""
+"""A camera that draws beside the clock: one thread owns the OpenGL context and the view."""
 
 from __future__ import annotations
 

@@ -1,0 +1,209 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Plays a recorded head camera: a video, a folder of pictures or an Aria VRS file.
+
+Publishes ``image`` (rgb8) and ``camera_info``.  Stamps are honest: the time of the first picture
+is where playing began on the ROS clock, and every other stamp keeps the recording's own distance
+to it (divided by ``rate``).  An image is published when its stamp is due, never before; one that
+is already late by more than a period is passed over and counted.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import numpy as np
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+
+from egomotion_ros.nodes.qos import profile
+from egomotion_ros.nodes.sensor_messages import camera_info_to_msg, described, image_to_msg
+from egomotion_ros.nodes.sources import Calibration, load_calibration, open_source, shrink
+
+#: Longest sleep (ns): so often a clock that was set back is noticed.
+NAP = 200_000_000
+
+
+class CameraNode(Node):
+    """See the module; raises OSError or ValueError where the recording cannot be played."""
+
+    def __init__(self, **options) -> None:
+        super().__init__('camera_node', **options)
+        self._declare()
+        get = self._value
+        if not get('path'):
+            raise ValueError('parameter path: expected a video, a folder of pictures or a .vrs '
+                             'file, got nothing')
+        self._source = open_source(get('path'), get('picture_rate'))
+        self._fixed = self._calibration()
+        if self._fixed is None and not get('horizontal_fov'):
+            self.get_logger().warning(
+                f'{self._source.name} holds no calibration and neither calibration nor '
+                'horizontal_fov is set: no camera_info is published, and egomotion_node will '
+                'refuse the images unless it is told the field of view')
+        self._images = self.create_publisher(Image, 'image', profile('sensor_reliable'))
+        self._infos = self.create_publisher(CameraInfo, 'camera_info', profile('sensor_reliable'))
+        self._ending = threading.Event()
+        self._problem: Exception | None = None
+        self._done = False
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._play, name='playback', daemon=True)
+        self._thread.start()
+
+    def _declare(self) -> None:
+        declare = self.declare_parameter
+        declare('path', '', described('video file, folder of pictures, or Aria .vrs file'))
+        declare('rate', 1.0, described('speed of playing, 1 is as recorded', 0.01, 100.0))
+        declare('loop', False, described('begin again at the end; stamps go on'))
+        declare('picture_rate', 10.0, described(
+            'rate at which a folder of pictures was taken [Hz]', 0.01, 1000.0))
+        declare('longest_side', 640, described(
+            'larger pictures are scaled down to this many pixels', 16, 8192))
+        declare('calibration', '', described(
+            "YAML of ROS's camera_calibration; replaces the recording's own"))
+        declare('horizontal_fov', 0.0, described(
+            'horizontal field of view [rad] of an undistorted camera without calibration; '
+            '0: not known', 0.0, 3.0))
+        declare('camera_frame', 'head_camera_optical_frame', described(
+            'frame_id of image and camera_info (x right, y down, z forward)'))
+
+    def _value(self, name: str):
+        return self.get_parameter(name).value
+
+    def _calibration(self) -> Calibration | None:
+        """Return the calibration at the recording's own size, None where only hfov may be set."""
+        path = self._value('calibration')
+        return load_calibration(path) if path else self._source.calibration
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recording has been played to its end, or could not be."""
+        return self._done
+
+    @property
+    def problem(self) -> Exception | None:
+        """What ended playing before the end of the recording."""
+        return self._problem
+
+    def destroy_node(self) -> None:
+        """Stop playing, then free the node."""
+        self._ending.set()
+        self._thread.join()
+        super().destroy_node()
+
+    # The playback thread ----------------------------------------------------------------------
+    def _play(self) -> None:
+        try:
+            start = self._wait_for_time()
+            while not self._ending.is_set():
+                start = self._play_once(start)
+                if not self._value('loop'):
+                    break
+        except (ValueError, OSError) as problem:
+            self._problem = problem
+        finally:
+            self._done = True
+
+    def _play_once(self, start: int) -> int:
+        """Play from ``start`` (ns, ROS clock); return when the next round is due."""
+        rate = self._value('rate')
+        period = round(self._source.period / rate)
+        end, shown, damaged, self.dropped = start, 0, 0, 0
+        for frame in self._source.frames(self.get_logger().warning):
+            stamp = start + round(frame.time / rate)
+            end = stamp + period
+            if self._now() > end:
+                self.dropped += 1
+                continue
+            try:
+                image = frame.read()
+            except ValueError as error:
+                damaged += 1
+                self.get_logger().warning(f'left out: {error}')
+                continue
+            moved = self._sleep_until(stamp)
+            if self._ending.is_set():
+                return start
+            if moved:  # the clock was set back: play on from its present time
+                start, stamp, end = start + moved, stamp + moved, end + moved
+            self._publish(image, stamp)
+            shown += 1
+        if not shown and damaged:
+            raise ValueError(f'{self._source.name}: none of its {damaged} pictures is readable')
+        self.get_logger().info(f'{self._source.name}: {shown} pictures played, {self.dropped} '
+                               f'dropped because they were late, {damaged} damaged')
+        return max(end, self._now())
+
+    def _publish(self, image: np.ndarray, stamp: int) -> None:
+        full_height, full_width = image.shape[:2]
+        image = shrink(image, self._value('longest_side'))
+        height, width = image.shape[:2]
+        frame = self._value('camera_frame')
+        fixed, hfov = self._fixed, self._value('horizontal_fov')
+        if fixed is not None:
+            if (fixed.width, fixed.height) != (full_width, full_height):
+                raise ValueError(f'{self._source.name}: pictures of {full_width} x {full_height} '
+                                 f'px, but a calibration for {fixed.width} x {fixed.height}')
+            self._infos.publish(camera_info_to_msg(fixed.resized(width, height), stamp, frame))
+        elif hfov:
+            self._infos.publish(camera_info_to_msg(Calibration.pinhole(width, height, hfov),
+                                                   stamp, frame))
+        self._images.publish(image_to_msg(image, stamp, frame))
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _wait_for_time(self) -> int:
+        """Return the present ROS time, once a simulated clock has begun."""
+        while self._now() == 0 and not self._ending.wait(0.05):
+            pass
+        return self._now()
+
+    def _sleep_until(self, stamp: int) -> int:
+        """Sleep until ``stamp`` (ns, ROS clock); return by how much the clock was set back."""
+        clock, moved = self.get_clock(), 0
+        before = self._now()
+        while not self._ending.is_set():
+            now = self._now()
+            if now < before - NAP:
+                moved += now - before
+            before = now
+            if now >= stamp + moved:
+                break
+            until = min(stamp + moved, now + NAP)
+            if clock.ros_time_is_active:
+                self._ending.wait(min(until - now, 20_000_000) * 1e-9)
+            else:
+                clock.sleep_for(Duration(nanoseconds=until - now))
+        return moved
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play the recording, then exit; 1 where it cannot be played."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = CameraNode()
+        while rclpy.ok() and not node.finished:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        if node.problem is not None:
+            raise node.problem
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ValueError, OSError) as error:
+        print(f'camera_node: {error}', file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

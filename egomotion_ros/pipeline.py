@@ -82,8 +82,7 @@ class EgoMotionPipeline:
         from egomotion_ros.retarget.retargeter import Retargeter
         bundle = Bundle.open(bundle_dir)
         retargeter = Retargeter(RobotDescription.load(robot))
-        return EgoMotionPipeline(bundle, open_runtime(backend, bundle.graphs, threads),
-                                 retargeter)
+        return EgoMotionPipeline(bundle, open_runtime(backend, bundle, threads), retargeter)
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first plan is as fast as the next."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from egomotion_ros.bundle import GraphSpec
+from egomotion_ros.bundle import Bundle, GraphSpec
 
 
 class Runtime(ABC):
@@ -60,16 +60,16 @@ class Runtime(ABC):
         """Free all memory; afterwards :meth:`run` raises."""
 
 
-def open_runtime(backend: str, specs: Mapping[str, GraphSpec], threads: int) -> Runtime:
+def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     """
-    Open ``'onnxruntime'`` (CPU) or ``'tensorrt'`` (NVIDIA GPU) on the graphs of a bundle.
+    Open ``'onnxruntime'`` (CPU, ``threads`` threads) or ``'tensorrt'`` (NVIDIA GPU) on a bundle.
 
     Raises ValueError for another name, RuntimeError when the backend cannot run here.
     """
     if backend == 'onnxruntime':
         from egomotion_ros.runtimes.ort import OrtRuntime
-        return OrtRuntime(specs, threads)
+        return OrtRuntime(bundle.graphs, threads)
     if backend == 'tensorrt':
         from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
-        return TensorRtRuntime(specs)
+        return TensorRtRuntime(bundle)
     raise ValueError(f"backend {backend!r}, expected 'onnxruntime' or 'tensorrt'")

@@ -52,7 +52,8 @@ class Prefill(Graph):
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor,
                 camera: Tensor) -> tuple[Tensor, ...]:
         """Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt."""
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+        # Cast first: TensorRT moves no uint8.
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
         tokens, mask = self.reasoner.prompt(pixels, text, text_mask, camera)
         rows = tokens.shape[1]
         cache = DynamicCache()

@@ -1,7 +1,39 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures that several test files use."""
+"""
+What all tests share: they run against the installed package, never against the source folder.
+
+``make test`` sets the environment (scripts/env).  A plain ``.venv/bin/pytest test/test_x.py`` does
+for tests without ROS.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from fixtures_bundle import tiny_bundle
+import pytest
 
 __all__ = ['tiny_bundle']
+
+#: Root of the checkout; the folder test/ lies in.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_report_header() -> list[str]:
+    """Say which package and which ROS environment the tests see."""
+    import egomotion_ros
+    return [
+        f'egomotion_ros: {Path(egomotion_ros.__file__).parent}',
+        'ROS domain {}, discovery {}, MUJOCO_GL {}'.format(
+            os.environ.get('ROS_DOMAIN_ID', 'unset'),
+            os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE', 'unset'),
+            os.environ.get('MUJOCO_GL', 'unset')),
+    ]
+
+
+@pytest.fixture(scope='session')
+def checkout() -> Path:
+    """Root of the checkout."""
+    return ROOT

@@ -1,0 +1,149 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop resumes exactly; stage 2 never reaches stage 1; conditions matter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
+from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
+from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+from egomotion_ros.training.generator import flow_loss
+from egomotion_ros.training.loop import TrainingConfig, read_config, train
+from egomotion_ros.training.motions import aligned_error, reconstruction_loss
+
+VLM = {'model_type': 'egomotion_vlm', 'image_size': 32, 'stem': [16, 16, 16],
+       'text_config': {'vocab_size': 64, 'hidden_size': 16, 'intermediate_size': 24,
+                       'num_hidden_layers': 2, 'num_attention_heads': 2,
+                       'num_key_value_heads': 2}}
+SIZES = GeneratorConfig(channels=4, state_width=16, width=16, heads=2, layers=1, hidden=16)
+
+
+def make_generator() -> MotionGenerator:
+    torch.manual_seed(0)
+    return MotionGenerator(SIZES)
+
+
+def toy_loss(model: MotionGenerator, rng: np.random.Generator, step: int
+             ) -> tuple[torch.Tensor, dict[str, float]]:
+    """Latents whose mean is the first number of the state: a condition that can be learned."""
+    hint = torch.from_numpy(rng.choice([-1.0, 1.0], 16).astype(np.float32))
+    states = torch.zeros(16, 3, 16)
+    states[:, 0] = hint[:, None]
+    target = hint[:, None, None].expand(16, 19, 4) + 0.1 * torch.randn(16, 19, 4)
+    return flow_loss(model, None, target, target, states, torch.ones(16, 3, dtype=torch.bool),
+                     rng, 0.1, torch.zeros(16, dtype=torch.bool), 0.0)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
+    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
+
+    def interrupted(model: torch.nn.Module, rng: np.random.Generator, step: int
+                    ) -> tuple[torch.Tensor, dict[str, float]]:
+        if step == 6:
+            raise KeyboardInterrupt
+        return toy_loss(model, rng, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_generator(), 'generator', config, interrupted, tmp_path / 'cut')
+    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_an_unfinished_run_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=2, batch=4, save_every=1)
+    train(make_generator(), 'generator', config, toy_loss, tmp_path)
+    other = MotionGenerator(replace(SIZES, width=32))
+    with pytest.raises(ValueError, match='other sizes'):
+        train(other, 'generator', replace(config, steps=4), toy_loss, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    def broken(model: torch.nn.Module, rng: np.random.Generator, step: int
+               ) -> tuple[torch.Tensor, dict[str, float]]:
+        return sum(p.sum() for p in model.parameters()) * float('nan'), {}
+    with pytest.raises(ValueError, match='loss is nan'):
+        train(make_generator(), 'generator', TrainingConfig(steps=2), broken, tmp_path)
+
+
+def test_unknown_keys_of_a_configuration_are_named(tmp_path: Path) -> None:
+    path = tmp_path / 'c.yaml'
+    path.write_text('training: {stepz: 3}\n')
+    with pytest.raises(ValueError, match='stepz'):
+        read_config(path, 'generator')
+    path.write_text('modle: {}\n')
+    with pytest.raises(ValueError, match='modle'):
+        read_config(path, 'generator')
+
+
+def test_no_gradient_of_stage_2_reaches_stage_1() -> None:
+    torch.manual_seed(0)
+    reasoner = Reasoner(ReasonerConfig(vlm=VLM, layer=2, codes=8, levels=2, text_tokens=4,
+                                       text_vocabulary=64))
+    _, _, out = reasoner.generate(torch.rand(2, 3, 32, 32), torch.zeros(2, 4, dtype=torch.long),
+                                  torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 3))
+    assert not out.states.requires_grad
+    generator = make_generator()
+    torch.nn.init.normal_(generator.outward.weight)
+    latents = torch.randn(2, 19, 4)
+    loss, _ = flow_loss(generator, None, latents, latents, out.states, out.mask,
+                        np.random.default_rng(0), 0.1, torch.zeros(2, dtype=torch.bool), 0.0)
+    loss.backward()
+    assert all(p.grad is None for p in reasoner.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
+def test_training_makes_the_condition_count(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=150, batch=16, warmup=10, learning_rate=5e-3, save_every=1000)
+    model = train(make_generator(), 'generator', config, toy_loss, tmp_path)
+    noise = torch.randn(8, 19, 4, generator=torch.Generator().manual_seed(0))
+    mask, empty = torch.ones(8, 3, dtype=torch.bool), torch.zeros(8, 19)
+    means = []
+    for hint in (-1.0, 1.0):
+        states = torch.zeros(8, 3, 16)
+        states[:, 0] = hint
+        with torch.no_grad():
+            means.append(model.sample(noise, states, mask, torch.zeros_like(noise), empty,
+                                      guidance=1.0).mean().item())
+    assert means[0] < -0.5 < 0.5 < means[1]
+
+
+def test_reconstruction_error_is_nil_for_the_truth_and_grows_with_a_bent_joint() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.zeros(1, 16, 140)
+    truth[..., 3] = 0.9
+    truth[..., 4::6][..., :22] = 1.0  # identity: first column (1, 0, 0), second (0, 1, 0)
+    truth[..., 8::6][..., :22] = 1.0
+    std = torch.ones(140)
+    loss, _ = reconstruction_loss(truth, truth, std)
+    assert loss.item() < 1e-6
+    assert aligned_error(truth, truth).max() < 1e-6
+    bent = truth.clone()
+    bent[..., 10:136] += 0.2 * torch.randn(1, 16, 126, generator=rng)
+    assert reconstruction_loss(bent, truth, std)[0] > 0.05
+    moved = truth.clone()
+    moved[..., 1] = 1.0  # walking along is no error of the aligned body
+    assert aligned_error(moved, truth).max() < 1e-6
+
+
+def test_autoencoder_is_frozen_while_stage_2_learns_from_the_decoded_path() -> None:
+    torch.manual_seed(0)
+    autoencoder = MotionAutoencoder(AutoencoderConfig(width=16, frame_width=8, channels=4))
+    autoencoder.requires_grad_(False)
+    generator = make_generator()
+    torch.nn.init.normal_(generator.outward.weight)
+    latents, truth = torch.randn(4, 19, 4), torch.zeros(4, 152, 140)
+    loss, figures = flow_loss(generator, autoencoder, latents, truth, torch.randn(4, 3, 16),
+                              torch.ones(4, 3, dtype=torch.bool), np.random.default_rng(0), 0.0,
+                              torch.zeros(4, dtype=torch.bool), 1.0)
+    loss.backward()
+    assert figures['path'] > 0 and generator.outward.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in autoencoder.parameters())

@@ -21,6 +21,7 @@ from egomotion_ros.body.rotations import interpolate, transpose, yaw_matrix
 from egomotion_ros.body.skeleton import (
     BODY_TO_WORLD,
     FOOT_HEIGHTS,
+    FOOT_JOINTS,
     JOINT_INDEX,
     REST_PELVIS_HEIGHT,
 )
@@ -31,6 +32,8 @@ from egomotion_ros.types import HumanMotion
 STANCE = 0.10
 #: Frames in which a foot turns from flat to its free orientation after lift-off, and back.
 ROLL_FRAMES = 5
+#: Frames in which it rises to its free height, and back.
+LIFT_FRAMES = 3
 #: A measured foot this far (m) from where the human foot stands is left standing there.
 NEAR = 0.25
 
@@ -51,7 +54,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class BodyPoses:
-    """Poses of the L linked bodies now: ``positions`` (L, 3), ``rotations`` (L, 3, 3)."""
+    """Poses now of bodies: ``positions`` (..., 3) m, ``rotations`` (..., 3, 3)."""
 
     positions: np.ndarray
     rotations: np.ndarray
@@ -159,10 +162,18 @@ class TargetMaker:
             positions[:, i] += heading @ np.array([0.0, sign * aside, 0.0])
         if start is not None:
             self._lead_in(positions, rotations, start, blend, motion.fps)
+        feet = points[:, list(FOOT_JOINTS), 2] - scale * np.array(FOOT_HEIGHTS)
+        clear = np.maximum(feet.reshape(-1, 2, 2).min(axis=1), 0.0)
         for side, i in enumerate(self._feet):
-            here = None if start is None else start.positions[i], None if start is None else start
+            now = None if start is None else BodyPoses(start.positions[i], start.rotations[i])
             self._plant(
-                positions[:, i], rotations[:, i], planted[:, side], firm[:, side], side, here
+                positions[:, i],
+                rotations[:, i],
+                planted[:, side],
+                firm[:, side],
+                clear[:, side],
+                side,
+                now,
             )
         return Targets(positions, rotations, planted)
 
@@ -192,47 +203,58 @@ class TargetMaker:
         rotation: np.ndarray,
         planted: np.ndarray,
         firm: np.ndarray,
+        clear: np.ndarray,
         side: int,
-        start: tuple[np.ndarray | None, BodyPoses | None],
+        now: BodyPoses | None,
     ) -> None:
-        """Hold, in place, the foot still and flat in every contact, and bend the swings to it."""
+        """
+        Hold, in place, the foot still and flat in every contact, and bend the swings to it.
+
+        ``firm`` (T,) where the whole sole is down, ``clear`` (T,) height of the human sole above
+        the floor in a swing (m), ``now`` the measured foot.
+        """
         sole, flat = self._soles[side], self._flat[side]
-        position[:, 2] = np.maximum(position[:, 2], sole)
-        edges = np.flatnonzero(np.diff(planted.astype(int), prepend=0, append=0))
-        phases = list(zip(edges[::2], edges[1::2], strict=True))
-        if not phases:
-            return
+        rows = np.arange(len(position))
         raw = position.copy()
         forward = (rotation @ flat.T)[:, :, 0]
-        near_flat = rotation.copy()
+        edges = np.flatnonzero(np.diff(planted.astype(int), prepend=0, append=0))
         ends = []
-        for first, last in phases:
+        upright = rotation.copy()
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
             use = np.arange(first, last)
             if firm[first:last].any():
                 use = use[firm[first:last]]
-            lock = np.array([*raw[use, :2].mean(axis=0), sole])
+            place = raw[use, :2].mean(axis=0)
             way = forward[use, :2].mean(axis=0)
             yaw = np.arctan2(way[1], way[0])
-            if first == 0 and start[1] is not None:
-                there, turn = start[0], start[1].rotations[self._feet[side]] @ flat.T
-                if np.hypot(*(there[:2] - lock[:2])) < NEAR:
-                    lock[:2] = there[:2]
-                    yaw = np.arctan2(turn[1, 0], turn[0, 0])
-            position[first:last] = lock
-            near_flat[first:last] = yaw_matrix(np.float64(yaw)) @ flat
-            ends.append((first, last - 1, lock))
-        # Swings: the corrections at lift-off and touch-down, faded into each other.
-        rows = np.arange(len(position))
-        for (_, off, a), (on, _, b) in zip(ends[:-1], ends[1:], strict=True):
-            swing = rows[off + 1 : on]
-            share = smoothstep((swing - off) / (on - off))[:, None]
-            position[swing] += (1 - share) * (a - raw[off]) + share * (b - raw[on])
-        before, after = ends[0], ends[-1]
-        position[: before[0]] += before[2] - raw[before[0]]
-        position[after[1] + 1 :] += after[2] - raw[after[1]]
-        position[:, 2] = np.maximum(position[:, 2], sole)
-        # Orientation: flat in contact, free in the middle of a swing.
-        gap = np.abs(rows[:, None] - np.flatnonzero(planted)[None])
-        nearest = np.flatnonzero(planted)[gap.argmin(axis=1)]
-        free = smoothstep(gap.min(axis=1) / ROLL_FRAMES)
-        rotation[:] = interpolate(near_flat[nearest], rotation, free)
+            if first == 0 and now is not None and np.hypot(*(now.positions[:2] - place)) < NEAR:
+                turn = now.rotations @ flat.T
+                place, yaw = now.positions[:2], np.arctan2(turn[1, 0], turn[0, 0])
+            position[first:last, :2] = place
+            upright[first:last] = yaw_matrix(np.float64(yaw)) @ flat
+            ends.append((first, last - 1, place))
+        if ends:
+            # Swings: the corrections at lift-off and touch-down, faded into each other.
+            for (_, off, a), (on, _, b) in zip(ends[:-1], ends[1:], strict=True):
+                swing = rows[off + 1 : on]
+                share = smoothstep((swing - off) / (on - off))[:, None]
+                fix = (1 - share) * (a - raw[off, :2]) + share * (b - raw[on, :2])
+                position[swing, :2] += fix
+            (first, _, a), (_, last, b) = ends[0], ends[-1]
+            position[:first, :2] += a - raw[first, :2]
+            position[last + 1 :, :2] += b - raw[last, :2]
+            # Orientation and height: flat and on the floor in contact, free in mid-swing.
+            gap = np.abs(rows[:, None] - np.flatnonzero(planted)[None])
+            nearest = np.flatnonzero(planted)[gap.argmin(axis=1)]
+            gap = gap.min(axis=1)
+            rotation[:] = interpolate(
+                upright[nearest], rotation, np.asarray(smoothstep(gap / ROLL_FRAMES))
+            )
+        else:
+            gap = np.full(len(position), LIFT_FRAMES)
+        # The robot's foot is another one: give its lowest corner the clearance of the human's.
+        foot = self.description.feet[side]
+        lowest = -(rotation[:, 2] @ foot.points.T).min(axis=1)
+        free = np.maximum(raw[:, 2], lowest + clear)
+        height = sole + smoothstep(gap / LIFT_FRAMES) * (free - sole)
+        position[:, 2] = np.maximum(height, lowest)

@@ -1,0 +1,171 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A client that makes the action a function call.
+
+    with EgoMotionClient() as client:
+        motion = client.generate('walk to the red ball')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import threading
+
+from action_msgs.msg import GoalStatus
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from egomotion_ros.action import GenerateMotion
+from egomotion_ros.nodes.conversions import robot_from_msg
+from egomotion_ros.nodes.errors import ErrorCode, NodeError
+from egomotion_ros.types import RobotMotion
+
+#: Name of the node whose stop service is called.
+NODE = 'egomotion_node'
+
+
+@dataclass(frozen=True)
+class Generated:
+    """
+    What came of an instruction.
+
+    ``motion`` the robot's reference; ``plan_id``, ``seed`` to make it again; ``tokens`` base
+    codes of the primitives; ``milliseconds`` by stage.
+    """
+
+    motion: RobotMotion
+    plan_id: str
+    seed: int
+    tokens: tuple[int, ...]
+    milliseconds: dict[str, float]
+
+
+class EgoMotionClient:
+    """
+    Talks to a running ``egomotion_node``; usable from any thread, one goal at a time.
+
+    ``namespace`` of that node.  Brings an own ROS context, so that it works beside other nodes
+    and in a notebook.
+    """
+
+    def __init__(self, namespace: str = '', timeout: float = 10.0) -> None:
+        """Wait ``timeout`` seconds for the node; raises NodeError (TIMEOUT) without one."""
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = rclpy.create_node(
+            'egomotion_client', namespace=namespace, context=self._context
+        )
+        self._action = ActionClient(self._node, GenerateMotion, 'generate_motion')
+        self._stop = self._node.create_client(Trigger, f'{NODE}/stop')
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self._goal = None
+        if not self._action.wait_for_server(timeout_sec=timeout):
+            self.close()
+            raise NodeError(
+                ErrorCode.TIMEOUT, f'no action server generate_motion within {timeout} s'
+            )
+
+    def generate(
+        self,
+        instruction: str,
+        seed: int = 0,
+        execute: bool = True,
+        guidance: float = 0.0,
+        steps: int = 0,
+        timeout: float = 60.0,
+        on_feedback: Callable[[GenerateMotion.Feedback], None] | None = None,
+    ) -> Generated:
+        """
+        Turn ``instruction`` into motion and wait until it was executed.
+
+        ``execute`` False returns as soon as the plan is made, nothing moves.  Raises NodeError
+        with the code of the refusal; TIMEOUT, and the goal canceled, after ``timeout`` seconds.
+        """
+        goal = GenerateMotion.Goal(
+            instruction=instruction,
+            seed=seed,
+            execute=execute,
+            guidance=float(guidance),
+            steps=steps,
+        )
+
+        def feedback(message) -> None:
+            if on_feedback is not None:
+                on_feedback(message.feedback)
+
+        sent = self._action.send_goal_async(goal, feedback_callback=feedback)
+        self._goal = self._wait(sent, timeout)
+        if not self._goal.accepted:
+            raise NodeError(ErrorCode.DEACTIVATED, 'goal rejected: the node is not active')
+        try:
+            answer = self._wait(self._goal.get_result_async(), timeout)
+        except (NodeError, KeyboardInterrupt):
+            self.cancel()
+            raise
+        result = answer.result
+        if answer.status != GoalStatus.STATUS_SUCCEEDED:
+            known = result.error_code in set(ErrorCode)
+            code = ErrorCode(result.error_code) if known else ErrorCode.UNKNOWN
+            raise NodeError(
+                code if code != ErrorCode.NONE else ErrorCode.UNKNOWN, result.error_msg
+            )
+        primitives = result.primitives
+        return Generated(
+            motion=robot_from_msg(result.robot_motion),
+            plan_id=result.plan_id,
+            seed=result.seed,
+            tokens=tuple(primitives.tokens[:: max(primitives.levels, 1)]),
+            milliseconds={
+                'reason': result.reason_ms,
+                'generate': result.generate_ms,
+                'retarget': result.retarget_ms,
+            },
+        )
+
+    def cancel(self, timeout: float = 5.0) -> None:
+        """Cancel the goal that is running, if any; the robot stops."""
+        if self._goal is not None:
+            self._wait(self._goal.cancel_goal_async(), timeout)
+
+    def stop(self, timeout: float = 5.0) -> str:
+        """Call ``~/stop``; returns what the node answered, raises NodeError if it failed."""
+        if not self._stop.wait_for_service(timeout_sec=timeout):
+            raise NodeError(ErrorCode.TIMEOUT, f'no service {self._stop.srv_name}')
+        answer = self._wait(self._stop.call_async(Trigger.Request()), timeout)
+        if not answer.success:
+            raise NodeError(ErrorCode.UNKNOWN, answer.message)
+        return answer.message
+
+    def close(self) -> None:
+        """Leave the network."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self._context.try_shutdown()
+        self._thread.join(2.0)
+
+    def __enter__(self) -> EgoMotionClient:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def _wait(self, future: Future, timeout: float):
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout):
+            raise NodeError(ErrorCode.TIMEOUT, f'no answer within {timeout} s')
+        return future.result()

@@ -1,0 +1,265 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The managed node: camera and instruction in, motion out.
+
+This file wires; :mod:`controller` decides, :mod:`planning` thinks, :mod:`observer` looks and
+:mod:`outputs` speaks.  Topics, parameters and the action are listed in ``docs/reference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import signal
+import sys
+import threading
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, JumpThreshold, TimeJump
+from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from egomotion_ros.nodes.controller import TICK, Controller
+from egomotion_ros.nodes.diagnostics import Health
+from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.goals import GoalServer
+from egomotion_ros.nodes.lifecycle import ManagedNode
+from egomotion_ros.nodes.observer import Observer
+from egomotion_ros.nodes.outputs import Outputs
+from egomotion_ros.nodes.parameters import Parameters
+from egomotion_ros.nodes.qos import profile
+
+#: Threads of the executor: inputs, control, one waiting goal, one ending goal.
+THREADS = 4
+#: Clock jumps forward above this (s) stop motion, as every jump back does.
+FORWARD_JUMP = 3.0
+
+
+def _load(**options):
+    """Open the real pipeline; imported late so that the node answers at once."""
+    from egomotion_ros.pipeline import EgoMotionPipeline
+
+    return EgoMotionPipeline.load(**options)
+
+
+class EgoMotionNode(ManagedNode):
+    """``egomotion_node``; ``load_pipeline`` may be replaced by another maker of pipelines."""
+
+    def __init__(self, load_pipeline: Callable = _load, **options) -> None:
+        super().__init__('egomotion_node', **options)
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.parameters = Parameters(self)
+        self.parameters.on_change = self._parameters_changed
+        self._load_pipeline = load_pipeline
+        self.pipeline = self.observer = self.outputs = self.controller = self.health = None
+        self._inputs = MutuallyExclusiveCallbackGroup()
+        # Re-entrant: what stops motion waits for nothing but the controller's short lock.
+        self._control = ReentrantCallbackGroup()
+        self._ticking = MutuallyExclusiveCallbackGroup()
+        self._instruction = None
+        self._goals = GoalServer(self)
+        self._stop = self.create_service(
+            Trigger, '~/stop', self._on_stop, callback_group=self._control
+        )
+        self._tick = self.create_timer(
+            TICK, self.guarded(self._on_tick), self._ticking, self.steady_clock
+        )
+        self._tick.cancel()
+        self._report = self.create_timer(
+            1.0, self.guarded(self._on_report), self._ticking, self.steady_clock
+        )
+        self._report.cancel()
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=Duration(seconds=FORWARD_JUMP),
+                min_backward=Duration(nanoseconds=-1),
+                on_clock_change=True,
+            ),
+            post_callback=self.guarded(self._on_jump),
+        )
+
+    # Lifecycle --------------------------------------------------------------------------------
+    def setup(self) -> None:
+        """Load the bundle and make the publishers."""
+        p = self.parameters
+        try:
+            self.pipeline = self._load_pipeline(
+                bundle_dir=p['bundle'] or None,
+                robot=p['robot'],
+                backend=p['backend'],
+                threads=p['threads'],
+            )
+        except RuntimeError as error:
+            raise ValueError(f'backend {p["backend"]}: {error}') from error
+        self.pipeline.warm_up()
+        p.frozen = True
+        self.health = Health(
+            self.get_fully_qualified_name(), self.pipeline.backend, self.pipeline.bundle.hash
+        )
+        self.outputs = Outputs(self, p, self.pipeline.robot)
+        self.observer = Observer(
+            self, p, self._inputs, self.pipeline.camera, self.pipeline.robot
+        )
+        self.controller = Controller(
+            self, p, self.pipeline, self.observer, self.outputs, self.health
+        )
+        self.controller.on_busy = self._tick.reset
+        self.get_logger().info(
+            f'bundle {self.pipeline.bundle.hash[:12]} on {self.pipeline.backend} for '
+            f'{self.pipeline.robot.name}, output '
+            f'{"enabled" if p["output_enabled"] else "disabled"}'
+        )
+
+    def start(self) -> None:
+        """Listen to instructions and goals; none is left over from before."""
+        self.controller.start()
+        self._goals.serve(self.controller)
+        self._instruction = self.create_subscription(
+            String,
+            'instruction',
+            self.guarded(self._on_instruction),
+            profile(self.parameters['qos.instruction']),
+            callback_group=self._control,
+        )
+        self._report.reset()
+
+    def halt(self) -> None:
+        """Take no more orders, stop what moves, stop listening."""
+        self._goals.serve(None)
+        if self._instruction is not None:
+            self.destroy_subscription(self._instruction)
+            self._instruction = None
+        self._report.cancel()
+        self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated')
+        self._tick.cancel()
+        self.observer.close()
+
+    def teardown(self) -> None:
+        """Free the models and everything around them."""
+        self._tick.cancel()
+        self._report.cancel()
+        if self.controller is not None:
+            self.controller.close()
+        if self.observer is not None:
+            self.observer.close()
+        if self.outputs is not None:
+            self.outputs.close()
+        if self.pipeline is not None:
+            self.pipeline.close()
+        self.pipeline = self.observer = self.outputs = self.controller = self.health = None
+        self.parameters.frozen = False
+
+    def flush(self, seconds: float = 0.5) -> None:
+        """Wait until subscribers have the last motion."""
+        if self.outputs is not None:
+            self.outputs.flush(seconds)
+
+    # Callbacks --------------------------------------------------------------------------------
+    def _on_instruction(self, message: String) -> None:
+        controller = self.controller
+        if controller is not None and self._instruction is not None:
+            controller.instruct(message.data)
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response):
+        controller = self.controller
+        if controller is None:
+            response.success, response.message = True, f'nothing moves: {self.state_label}'
+            return response
+        try:
+            stopped = controller.halt(ErrorCode.STOPPED, 'stop was called')
+        except Exception as error:
+            self.get_logger().error(f'stop failed: {error}')
+            response.success, response.message = False, str(error)
+            return response
+        response.success = True
+        response.message = 'stopping' if stopped else 'nothing was moving'
+        return response
+
+    def _on_tick(self) -> None:
+        controller = self.controller
+        if controller is None or not controller.tick():
+            self._tick.cancel()
+            # Something may have begun between the look and the cancel.
+            if controller is not None and controller.is_busy:
+                self._tick.reset()
+
+    def _on_report(self) -> None:
+        if self.controller is not None:
+            self.outputs.diagnostics(
+                self.health.report(
+                    self.get_clock().now().to_msg(),
+                    self.controller.state_name,
+                    self.observer,
+                    self.parameters['output_enabled'],
+                )
+            )
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        if self.controller is not None:
+            self.get_logger().warning(f'clock jumped by {1e-9 * jump.delta.nanoseconds:.3f} s')
+            self.controller.on_clock_jump(jump.delta.nanoseconds)
+
+    def _parameters_changed(self, names: set[str]) -> None:
+        if 'output_enabled' in names and self.controller is not None:
+            self.controller.on_output_switched(self.parameters['output_enabled'])
+
+
+def run(node: ManagedNode) -> None:
+    """
+    Spin ``node`` until SIGINT or SIGTERM, then shut it down: motion stops before DDS does.
+
+    rclpy's own signal handlers must be off, they would close the publishers first.
+    """
+    ending = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ending.set())
+    executor = MultiThreadedExecutor(num_threads=THREADS, context=node.context)
+    executor.add_node(node)
+
+    def spin() -> None:
+        while node.context.ok() and not done.is_set():
+            try:
+                executor.spin_once(timeout_sec=0.5)
+            except ExternalShutdownException:
+                return
+            except Exception as error:
+                node.get_logger().error(f'a callback failed: {error!r}')
+
+    done = threading.Event()
+    thread = threading.Thread(target=spin, name='executor', daemon=True)
+    thread.start()
+    while not ending.wait(0.5) and thread.is_alive():
+        pass
+    try:
+        node.trigger_shutdown()
+        node.flush()
+    except Exception as error:
+        node.get_logger().error(f'shutdown: {error!r}')
+    done.set()
+    executor.wake()
+    thread.join(2.0)
+    executor.shutdown(timeout_sec=1.0)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = EgoMotionNode()
+    except ValueError as error:
+        print(f'egomotion_node: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    run(node)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,435 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+From newest messages to what a plan starts from: the picture, the camera, the robot's state.
+
+Everything that can be wrong with an input is found here and leaves as a :class:`NodeError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from geometry_msgs.msg import PoseStamped
+import mujoco
+from nav_msgs.msg import Odometry
+import numpy as np
+from rclpy.callback_groups import CallbackGroup
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from egomotion_ros.body.rotations import quaternion_to_matrix
+from egomotion_ros.nodes.conversions import pose_from_msg
+from egomotion_ros.nodes.errors import ErrorCode, NodeError
+from egomotion_ros.nodes.images import decode, decode_compressed
+from egomotion_ros.nodes.inputs import Channel, Sample
+from egomotion_ros.nodes.parameters import Parameters, joint_map
+from egomotion_ros.nodes.qos import profile
+from egomotion_ros.nodes.rectify import Lens, Rectifier
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.joining import MotionState, still
+from egomotion_ros.types import CameraIntrinsics, CameraPose, Observation, PlanarPose
+
+if TYPE_CHECKING:
+    from egomotion_ros.nodes.egomotion_node import EgoMotionNode
+
+#: A position this far (rad) outside the limits is no measurement of this robot.
+BEYOND = 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    What a plan starts from.
+
+    ``observation``; ``state`` of the robot as measured, or None where joint states are not
+    required and there are none; ``has_root`` True where its base was measured; ``arrived`` when
+    the image came (steady clock, ns).
+    """
+
+    observation: Observation
+    state: MotionState | None
+    has_root: bool
+    arrived: int
+
+
+class Observer:
+    """Owns the input channels and reads them."""
+
+    def __init__(
+        self,
+        node: EgoMotionNode,
+        parameters: Parameters,
+        group: CallbackGroup,
+        camera: CameraIntrinsics,
+        robot: RobotDescription,
+    ) -> None:
+        self._parameters, self._camera, self._robot = parameters, camera, robot
+        self._clock = node.get_clock()
+        self._names = joint_map(parameters['joint_map'])
+
+        def channel(kind: type, topic: str, name: str, keep: int = 1) -> Channel:
+            return Channel(node, kind, topic, profile(parameters[f'qos.{name}']), group, keep)
+
+        compressed = parameters['image.transport'] == 'compressed'
+        self.image = (
+            channel(CompressedImage, 'image/compressed', 'image')
+            if compressed
+            else channel(Image, 'image', 'image')
+        )
+        self._decode = decode_compressed if compressed else decode
+        self.camera_info = channel(CameraInfo, 'camera_info', 'camera_info')
+        self.joint_states = channel(JointState, 'joint_states', 'joint_states')
+        self.odom = channel(Odometry, 'odom', 'odom', keep=200)
+        self.head_pose = channel(PoseStamped, 'head_pose', 'head_pose', keep=50)
+        self.channels = [self.image, self.camera_info, self.joint_states, self.odom]
+        if parameters['camera.source'] == 'topic':
+            self.channels.append(self.head_pose)
+        self._rectifier: tuple[tuple, Rectifier] | None = None
+        self._model = robot.kinematics
+        self._data = mujoco.MjData(self._model)
+
+    def open(self) -> None:
+        """Subscribe to all inputs."""
+        for channel in self.channels:
+            channel.open()
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for channel in self.channels:
+            channel.close()
+
+    def clear(self) -> None:
+        """Forget everything that came."""
+        for channel in self.channels:
+            channel.clear()
+
+    @property
+    def is_open(self) -> bool:
+        """True while subscribed."""
+        return self.image.is_open
+
+    def look(self, instruction: str) -> View:
+        """
+        Make an observation of the newest image; waits for a first one.
+
+        Raises NodeError with the code of what is missing, stale or bad.
+        """
+        sample = self.image.wait(self._parameters['image.timeout'])
+        if sample is None:
+            raise NodeError(
+                ErrorCode.NO_IMAGE,
+                f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
+            )
+        self._fresh(
+            sample, 'image', self._parameters['image.max_age'], ErrorCode.STALE_IMAGE
+        )
+        state, has_root = self.measure(sample.stamp)
+        try:
+            pixels = self._decode(self.image.read(sample))
+        except ValueError as error:
+            raise NodeError(ErrorCode.BAD_IMAGE, str(error)) from error
+        image = self._rectify(pixels)
+        root, camera = self._camera_pose(state, has_root, sample.stamp)
+        return View(
+            Observation(image, instruction, sample.stamp, camera, root),
+            state,
+            has_root,
+            sample.steady,
+        )
+
+    # The robot --------------------------------------------------------------------------------
+    def measure(self, stamp: int | None = None) -> tuple[MotionState | None, bool]:
+        """
+        Measured state of the robot, its base at ``stamp`` (ns; None: the newest).
+
+        Returns the state (None where joint states are neither there nor required) and whether
+        the base was measured.  Raises NodeError for states that are required and missing, stale
+        or bad.
+        """
+        joints = self._joints()
+        base = self._base(stamp)
+        if joints is None:
+            return None, False
+        positions, velocities = joints
+        state = still(positions)
+        if base is not None:
+            state = still(positions, *base[:2])
+        return (
+            MotionState(
+                positions=positions,
+                velocities=velocities,
+                root_position=state.root_position,
+                root_quaternion=state.root_quaternion,
+                root_twist=np.zeros(6) if base is None else base[2],
+                contacts=state.contacts,
+            ),
+            base is not None,
+        )
+
+    def _joints(self) -> tuple[np.ndarray, np.ndarray] | None:
+        timeout = self._parameters['joint_states.timeout']
+        sample = self.joint_states.newest()
+        required = self._parameters['joint_states.required']
+        if sample is None and required:
+            sample = self.joint_states.wait(timeout)
+        if sample is None:
+            if required:
+                raise NodeError(
+                    ErrorCode.STALE_JOINT_STATES, f'no joint states within {timeout} s'
+                )
+            return None
+        self._fresh(sample, 'joint state', timeout, ErrorCode.STALE_JOINT_STATES)
+        try:
+            return read_joints(self.joint_states.read(sample), self._robot, self._names)
+        except ValueError as error:
+            raise NodeError(ErrorCode.BAD_JOINT_STATES, str(error)) from error
+
+    def _base(self, stamp: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Position (3,), quaternion (4,) and twist (6,) of the base link at ``stamp``."""
+        required = self._parameters['odom.required']
+        samples = self.odom.all()
+        if not samples and required:
+            self.odom.wait(self._parameters['odom.timeout'])
+            samples = self.odom.all()
+        if not samples:
+            if required:
+                raise NodeError(
+                    ErrorCode.NO_ODOMETRY,
+                    f'no odometry within {self._parameters["odom.timeout"]} s',
+                )
+            return None
+        self._fresh(
+            samples[-1], 'odometry', self._parameters['odom.timeout'], ErrorCode.NO_ODOMETRY
+        )
+        try:
+            near = [
+                read_odometry(self.odom.read(sample), self._parameters['odom.frame'])
+                for sample in around(samples, stamp)
+            ]
+        except ValueError as error:
+            raise NodeError(ErrorCode.NO_ODOMETRY, str(error)) from error
+        return between(near, [s.stamp for s in around(samples, stamp)], stamp)
+
+    # The camera -------------------------------------------------------------------------------
+    def _rectify(self, pixels: np.ndarray) -> np.ndarray:
+        """Make pixels of the canonical camera; raises NodeError without a calibration."""
+        height, width = pixels.shape[:2]
+        hfov, rotate = self._parameters['camera.hfov'], self._parameters['camera.rotate']
+        rectified = self._parameters['camera.rectified']
+        try:
+            if hfov > 0:
+                key: tuple = (width, height, hfov, rotate)
+            else:
+                sample = self.camera_info.wait(self._parameters['image.timeout'])
+                if sample is None:
+                    raise ValueError(
+                        f'no calibration: nothing on {self.camera_info.topic!r} and the '
+                        'parameter camera.hfov is 0'
+                    )
+                info = self.camera_info.read(sample)
+                key = (*_fingerprint(info), rectified, rotate)
+            if self._rectifier is None or self._rectifier[0] != key:
+                lens = (
+                    Lens.from_field_of_view(width, height, hfov)
+                    if hfov > 0
+                    else Lens.from_camera_info(info, rectified)
+                )
+                self._rectifier = key, Rectifier(lens, self._camera, rotate)
+            return self._rectifier[1](pixels)
+        except ValueError as error:
+            raise NodeError(ErrorCode.NO_CALIBRATION, str(error)) from error
+
+    def _camera_pose(
+        self, state: MotionState | None, has_root: bool, stamp: int
+    ) -> tuple[PlanarPose, CameraPose]:
+        """Ground pose of the pelvis and the camera above it."""
+        floor = self._parameters['floor_height']
+        if state is not None and has_root:
+            position = state.root_position
+            rotation = quaternion_to_matrix(state.root_quaternion)
+        else:
+            position = np.array([0.0, 0.0, floor + self._parameters['base_height']])
+            rotation = np.eye(3)
+        heading = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+        root = PlanarPose(float(position[0]), float(position[1]), heading)
+        source = self._parameters['camera.source']
+        if source == 'topic':
+            centre, axes = self._head(stamp)
+        else:
+            offset, mount = (
+                self._mount(state)
+                if source == 'robot'
+                else (
+                    np.array(self._parameters['camera.position']),
+                    rpy_matrix(self._parameters['camera.rpy']),
+                )
+            )
+            centre, axes = position + rotation @ offset, rotation @ mount
+        axis = axes[:, 0]
+        turn = float(np.arctan2(axis[1], axis[0])) - heading
+        return root, CameraPose(
+            height=float(centre[2]) - floor,
+            pitch=float(np.arcsin(np.clip(-axis[2], -1.0, 1.0))),
+            yaw=float(np.arctan2(np.sin(turn), np.cos(turn))),
+        )
+
+    def _mount(self, state: MotionState | None) -> tuple[np.ndarray, np.ndarray]:
+        """Camera of the robot description in the base link, at the measured joints."""
+        joints = self._robot.standing if state is None else state.positions
+        self._data.qpos[:] = 0.0
+        self._data.qpos[3] = 1.0
+        self._data.qpos[self._robot.qpos_indices(self._model)] = joints
+        mujoco.mj_kinematics(self._model, self._data)
+        camera = self._robot.camera
+        body = self._data.body(camera.body)
+        rotation = body.xmat.reshape(3, 3)
+        return body.xpos + rotation @ camera.position, rotation @ rpy_matrix(camera.rpy)
+
+    def _head(self, stamp: int) -> tuple[np.ndarray, np.ndarray]:
+        """Optical centre and body axes of the camera from the topic head_pose."""
+        self.head_pose.wait(self._parameters['odom.timeout'])
+        samples = self.head_pose.all()
+        if not samples:
+            raise NodeError(ErrorCode.NO_ODOMETRY, 'no head pose came')
+        self._fresh(
+            samples[-1], 'head pose', self._parameters['odom.timeout'], ErrorCode.NO_ODOMETRY
+        )
+        nearest = min(samples, key=lambda sample: abs(sample.stamp - stamp))
+        try:
+            message = self.head_pose.read(nearest)
+            _check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
+            position, quaternion = pose_from_msg(message.pose)
+        except ValueError as error:
+            raise NodeError(ErrorCode.NO_ODOMETRY, str(error)) from error
+        return position, quaternion_to_matrix(quaternion)
+
+    def _fresh(self, sample: Sample, what: str, most: float, code: ErrorCode) -> None:
+        """Raise NodeError ``code`` where the stamp is too old or in the future."""
+        age = 1e-9 * (self._clock.now().nanoseconds - sample.stamp)
+        if age > most:
+            raise NodeError(code, f'the newest {what} is {age:.3g} s old, at most {most} s')
+        if age < -self._parameters['future_tolerance']:
+            raise NodeError(code, f'the stamp of the {what} lies {-age:.3g} s in the future')
+
+
+def read_joints(
+    message: JointState, robot: RobotDescription, names: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Positions and velocities (J,) in the order of ``robot.joint_names``.
+
+    ``names`` maps names of the description to those of the message.  Velocities that the message
+    does not carry are zero.  Raises ValueError for joints that are missing or stand twice, sizes
+    that do not fit, numbers that are not finite, or positions that no such robot can have.
+    """
+    if len(set(message.name)) != len(message.name):
+        twice = sorted({n for n in message.name if message.name.count(n) > 1})
+        raise ValueError(f'joint states: {", ".join(twice)} stand twice')
+    if len(message.position) != len(message.name):
+        raise ValueError(
+            f'joint states: {len(message.name)} names but {len(message.position)} positions'
+        )
+    if len(message.velocity) not in (0, len(message.name)):
+        raise ValueError(
+            f'joint states: {len(message.name)} names but {len(message.velocity)} velocities'
+        )
+    place = {name: i for i, name in enumerate(message.name)}
+    wanted = [names.get(name, name) for name in robot.joint_names]
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        raise ValueError(f'joint states: missing {", ".join(missing)}')
+    rows = [place[name] for name in wanted]
+    positions = np.array(message.position, dtype=np.float64)[rows]
+    velocities = np.zeros(len(rows))
+    if len(message.velocity):
+        velocities = np.array(message.velocity, dtype=np.float64)[rows]
+    if not (np.isfinite(positions).all() and np.isfinite(velocities).all()):
+        bad = np.flatnonzero(~(np.isfinite(positions) & np.isfinite(velocities)))
+        raise ValueError(f'joint states: {wanted[bad[0]]} is not finite')
+    limits = robot.limits
+    out = np.maximum(limits.lower - positions, positions - limits.upper)
+    if out.max() > BEYOND:
+        worst = int(out.argmax())
+        raise ValueError(
+            f'joint states: {wanted[worst]} at {positions[worst]:.2f} rad is {out[worst]:.2f} rad '
+            'outside its limits'
+        )
+    return positions, velocities
+
+
+def read_odometry(
+    message: Odometry, frame: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Position, quaternion and twist (linear, angular; in ``frame``) of the base link.
+
+    Raises ValueError for another frame, numbers that are not finite or no unit quaternion.
+    """
+    _check_frame(message.header.frame_id, frame, 'odometry')
+    position, quaternion = pose_from_msg(message.pose.pose)
+    linear, angular = message.twist.twist.linear, message.twist.twist.angular
+    twist = np.array([[linear.x, linear.y, linear.z], [angular.x, angular.y, angular.z]])
+    if not np.isfinite(twist).all():
+        raise ValueError('odometry: twist must be finite')
+    # REP-105 odometry gives its twist in the child frame.
+    return position, quaternion, (twist @ quaternion_to_matrix(quaternion).T).ravel()
+
+
+def around(samples: list[Sample], stamp: int | None) -> list[Sample]:
+    """Return the samples just before and after ``stamp``, or the one that is nearest."""
+    if stamp is None:
+        return samples[-1:]
+    before = [sample for sample in samples if sample.stamp <= stamp]
+    after = [sample for sample in samples if sample.stamp > stamp]
+    return before[-1:] + after[:1]
+
+
+def between(
+    states: list[tuple[np.ndarray, np.ndarray, np.ndarray]], stamps: list[int], stamp: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interpolate one or two states at ``stamp``; never beyond them."""
+    if len(states) == 1 or stamp is None:
+        return states[-1]
+    (p, q, v), (p2, q2, v2) = states
+    share = (stamp - stamps[0]) / max(stamps[1] - stamps[0], 1)
+    q2 = q2 if np.dot(q, q2) >= 0 else -q2
+    quaternion = (1 - share) * q + share * q2
+    return (
+        (1 - share) * p + share * p2,
+        quaternion / np.linalg.norm(quaternion),
+        (1 - share) * v + share * v2,
+    )
+
+
+def rpy_matrix(rpy: np.ndarray | list[float]) -> np.ndarray:
+    """Rotation matrix (3, 3) of fixed-axis roll, pitch, yaw (URDF convention)."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
+    return np.array(
+        [
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+            [-sp, cp * sr, cp * cr],
+        ]
+    )
+
+
+def _check_frame(frame: str, expected: str, what: str) -> None:
+    if frame != expected:
+        raise ValueError(f'{what}: expected the frame {expected!r}, got {frame!r}')
+
+
+def _fingerprint(info: CameraInfo) -> tuple:
+    """Everything of a CameraInfo that the table of pixels depends on."""
+    region = info.roi
+    return (
+        info.width,
+        info.height,
+        info.distortion_model,
+        tuple(info.d),
+        tuple(info.k),
+        tuple(info.p),
+        info.binning_x,
+        info.binning_y,
+        (region.x_offset, region.y_offset, region.width, region.height),
+    )

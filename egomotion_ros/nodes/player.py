@@ -1,0 +1,175 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The clock a plan is played on: what runs, how the next plan joins it, how it stops.
+
+No ROS in here; times are integer nanoseconds of whatever clock the caller keeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from egomotion_ros.retarget.joining import MotionState, decelerate, join, sample
+from egomotion_ros.retarget.limits import JointLimits, RootLimits
+from egomotion_ros.types import HumanMotion, RobotMotion
+
+
+@dataclass(frozen=True)
+class Playing:
+    """
+    A motion being executed.
+
+    ``motion`` with its first row due at ``start`` (ns); ``human`` motion it was made from, its
+    first frame at ``human_start`` (ns), None for a stop; ``hold`` True for a stop.
+    """
+
+    motion: RobotMotion
+    start: int
+    human: HumanMotion | None
+    human_start: int
+    hold: bool
+
+    @property
+    def end(self) -> int:
+        """When the last row is due (ns)."""
+        return self.start + round(1e9 * self.motion.duration)
+
+    def seconds(self, now: int) -> float:
+        """Seconds from the first row to ``now``."""
+        return 1e-9 * (now - self.start)
+
+
+class Player:
+    """Knows at every time what the robot was told to do."""
+
+    def __init__(self, limits: JointLimits, root_limits: RootLimits) -> None:
+        self._limits, self._root_limits = limits, root_limits
+        self.playing: Playing | None = None
+
+    def is_moving(self, now: int) -> bool:
+        """Return True while a motion, a stop included, is not over."""
+        return self.playing is not None and now < self.playing.end
+
+    def is_stopping(self, now: int) -> bool:
+        """Return True while the motion under way is a stop."""
+        return self.is_moving(now) and self.playing.hold
+
+    def progress(self, now: int) -> float:
+        """Share of the motion under way that has passed, 0..1; 1 where nothing runs."""
+        if self.playing is None or self.playing.motion.duration <= 0:
+            return 1.0
+        return min(max(self.playing.seconds(now) / self.playing.motion.duration, 0.0), 1.0)
+
+    def state(self, now: int) -> MotionState | None:
+        """Commanded state at ``now``, None where nothing was ever played."""
+        if self.playing is None:
+            return None
+        return sample(self.playing.motion, self.playing.seconds(now))
+
+    def prefix(self, stamp: int, seconds: float) -> HumanMotion | None:
+        """
+        Human motion executed from ``stamp`` (ns) on, ``seconds`` of it, for in-painting.
+
+        None where no plan is under way at ``stamp`` or nothing of it is left.
+        """
+        playing = self.playing
+        if playing is None or playing.human is None or not self.is_moving(stamp):
+            return None
+        human = playing.human
+        first = round(1e-9 * (stamp - playing.human_start) * human.fps)
+        last = min(first + round(seconds * human.fps), human.frames)
+        if first < 0 or last - first < 2:
+            return None
+        rows = slice(first, last)
+        return HumanMotion(
+            human.root_position[rows],
+            human.rotations[rows],
+            human.contacts[rows],
+            human.fps,
+            human.frame_id,
+            human.scale,
+        )
+
+    def begin(self, motion: RobotMotion, human: HumanMotion | None, now: int) -> Playing:
+        """Play ``motion`` from its first row at ``now``: nothing else is under way."""
+        self.playing = Playing(motion, now, human, now, hold=False)
+        return self.playing
+
+    def follow(
+        self,
+        motion: RobotMotion,
+        human: HumanMotion | None,
+        observed: int,
+        now: int,
+        lead: float,
+        blend: float,
+    ) -> Playing:
+        """
+        Let ``motion``, whose first row belongs to ``observed`` (ns), join what is under way.
+
+        The answer starts at or before ``now`` with rows of the running motion.  Raises ValueError
+        where the new motion is over before it could be joined.
+        """
+        running = self.playing
+        joined = join(
+            running.motion,
+            max(running.seconds(now), 0.0),
+            motion,
+            1e-9 * (observed - running.start),
+            self._limits,
+            self._root_limits,
+            lead,
+            blend,
+        )
+        start = running.start + round(1e9 * joined.start)
+        self.playing = Playing(joined.motion, start, human, observed, hold=False)
+        return self.playing
+
+    def stop(self, now: int, measured: MotionState | None) -> Playing | None:
+        """
+        Come to rest within the limits; None where nothing moves or a stop is under way.
+
+        ``measured`` state of the robot, None where it is not known: then the commanded one.
+        """
+        if not self.is_moving(now) or self.playing.hold:
+            return None
+        running = self.playing
+        seconds = max(running.seconds(now), 0.0)
+        state = measured if measured is not None else sample(running.motion, seconds)
+        motion = decelerate(running.motion, seconds, state, self._limits, self._root_limits)
+        self.playing = Playing(motion, now, None, now, hold=True)
+        return self.playing
+
+    def restamp(self, now: int) -> None:
+        """Let the motion under way start ``now``: its clock was set to another time."""
+        self.playing = replace(self.playing, start=now, human_start=now)
+
+    def forget(self) -> None:
+        """Nothing runs any more."""
+        self.playing = None
+
+
+def check_motion(motion: RobotMotion, limits: JointLimits) -> None:
+    """
+    Refuse a motion that must not reach a robot.
+
+    Raises ValueError for other joints, numbers that are not finite, positions outside the limits
+    or an end that is not at rest.
+    """
+    if motion.joint_names != limits.joint_names:
+        raise ValueError(f'motion: expected the joints {limits.joint_names}')
+    for name in (
+        'positions velocities root_position root_quaternion root_twist contacts'.split()
+    ):
+        rows = getattr(motion, name)
+        if len(rows) != motion.steps or not np.isfinite(rows).all():
+            raise ValueError(f'motion: {name} must have {motion.steps} finite rows')
+    out = np.maximum(limits.lower - motion.positions, motion.positions - limits.upper)
+    if out.max() > 1e-4:
+        worst = int(out.max(axis=0).argmax())
+        raise ValueError(f'motion: {limits.joint_names[worst]} leaves its limits')
+    if np.abs(motion.velocities[-1]).max() > 1e-6:
+        raise ValueError('motion: does not end at rest')

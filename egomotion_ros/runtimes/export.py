@@ -10,7 +10,7 @@ does (:mod:`egomotion_ros.runtimes.parity`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import hashlib
 from importlib.metadata import version
 import json
@@ -32,6 +32,7 @@ from egomotion_ros.bundle import (
     FORMAT,
     Bundle,
     describe_file,
+    sha256,
     staged_directory,
     write_manifest,
 )
@@ -84,9 +85,7 @@ class Models:
         for part in ('tokenizer', 'autoencoder', 'reasoner', 'generator'):
             weights = directory / part / 'model.safetensors'
             if weights.is_file():
-                provenance[part] = {
-                    'config': json.loads((directory / part / 'config.json').read_text()),
-                    'sha256': hashlib.sha256(weights.read_bytes()).hexdigest()}
+                provenance[part] = {'sha256': sha256(weights)}
         return Models(reasoner, load_model(directory / 'generator', 'generator'),
                       load_model(directory / 'autoencoder', 'autoencoder'), text, provenance)
 
@@ -234,5 +233,7 @@ def _manifest(models: Models, graphs: Mapping[str, Graph], folder: Path,
                       'guidance': guidance},
         'files': {role: describe_file(folder / name) for role, name in FILES.items()},
         'graphs': {name: describe_graph(name, graph) for name, graph in graphs.items()},
+        'models': {kind: asdict(getattr(models, kind).config)
+                   for kind in ('reasoner', 'generator', 'autoencoder')},
         'provenance': models.provenance,
     }

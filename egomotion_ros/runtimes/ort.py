@@ -23,8 +23,13 @@ class OrtRuntime(Runtime):
 
     name = 'onnxruntime'
 
-    def __init__(self, specs: Mapping[str, GraphSpec], threads: int = 2) -> None:
-        """Load the graphs; ValueError for a thread count < 1 or a graph that does not load."""
+    def __init__(self, specs: Mapping[str, GraphSpec], threads: int = 2,
+                 optimise: bool = True) -> None:
+        """
+        Load the graphs; without ``optimise`` they run node by node as written, for checks.
+
+        Raises ValueError for a thread count < 1 or a graph that does not load.
+        """
         super().__init__(specs)
         if threads < 1:
             raise ValueError(f'threads must be at least 1, got {threads}')
@@ -32,7 +37,8 @@ class OrtRuntime(Runtime):
         for name, spec in self.specs.items():
             try:
                 self._sessions[name] = onnxruntime.InferenceSession(
-                    str(spec.path), session_options(threads), providers=['CPUExecutionProvider'])
+                    str(spec.path), session_options(threads, optimise),
+                    providers=['CPUExecutionProvider'])
             except Exception as error:  # the bindings raise their own unrelated classes
                 raise ValueError(f'{spec.path}: ONNX Runtime {onnxruntime.__version__} cannot '
                                  f'load it ({error})') from None
@@ -44,20 +50,23 @@ class OrtRuntime(Runtime):
         if session is None:
             raise RuntimeError('the ONNX Runtime sessions are closed')
         names = self._outputs[graph]
-        return dict(zip(names, session.run(names, arrays)))
+        return dict(zip(names, session.run(names, arrays), strict=True))
 
     def close(self) -> None:
         """Free the sessions."""
         self._sessions.clear()
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int, optimise: bool = True) -> onnxruntime.SessionOptions:
     """Options measured best on 2 cores (benchmarks/latency.py)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    if not optimise:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
     # Idle threads of one session must not spin beside the session that works.
     options.add_session_config_entry('session.force_spinning_stop', '1')
     options.add_session_config_entry('session.set_denormal_as_zero', '1')

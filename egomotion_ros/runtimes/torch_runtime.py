@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from egomotion_ros.bundle import GraphSpec, TensorSpec
+from egomotion_ros.bundle import Bundle, GraphSpec, TensorSpec
+from egomotion_ros.models.checkpoints import build
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.export_graphs import Graph
+from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
 
 
 class TorchRuntime(Runtime):
@@ -30,7 +31,7 @@ class TorchRuntime(Runtime):
             outputs = module(*(torch.from_numpy(np.ascontiguousarray(arrays[name]))
                                for name in module.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return {name: value.numpy() for name, value in zip(module.outputs, outputs)}
+        return {name: value.numpy() for name, value in zip(module.outputs, outputs, strict=True)}
 
     def close(self) -> None:
         """Let go of the modules."""
@@ -48,7 +49,23 @@ def graph_spec(name: str, graph: Graph, path: Path = Path(), sha256: str = '',
     def describe(names: tuple[str, ...], values: tuple[torch.Tensor, ...]) \
             -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(label, str(value.dtype).removeprefix('torch.'),
-                                tuple(value.shape)) for label, value in zip(names, values))
+                                tuple(value.shape)) for label, value
+                     in zip(names, values, strict=True))
 
     return GraphSpec(name, path, sha256, opset, describe(graph.inputs, example),
                      describe(graph.outputs, outputs))
+
+
+def modules_of(bundle: Bundle) -> dict[str, Graph]:
+    """
+    Return graph modules of the sizes a bundle states, with random weights, to compare speed.
+
+    Raises ValueError when its manifest does not tell the sizes.
+    """
+    try:
+        parts = [build(kind, bundle.manifest['models'][kind]).eval()
+                 for kind in ('reasoner', 'generator', 'autoencoder')]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{bundle.directory}: the manifest does not tell the sizes of the '
+                         f'models ({error})') from None
+    return graph_modules(*parts, bundle.camera.width)

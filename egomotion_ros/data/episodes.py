@@ -20,9 +20,9 @@ exactly and a bank of some thousand motions serves any number of scenes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import json
 import multiprocessing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

@@ -83,7 +83,7 @@ def geom_of(item: SceneObject) -> tuple[int, np.ndarray, int]:
 
 
 def room_slabs(scene: Scene) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Floor, ceiling, then four walls, as (centre (3,), rotation (3, 3), half size (3,)) of thin boxes."""
+    """Floor, ceiling, four walls as thin boxes: centre (3,), rotation (3, 3), half size (3,)."""
     room = scene.room
     cy, sy = np.cos(room.yaw), np.sin(room.yaw)
     turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]])

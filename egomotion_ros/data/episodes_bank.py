@@ -1,0 +1,110 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fill a motion bank: motions for every action, dense over the goals scenes can ask for."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from egomotion_ros.body.features import FEATURE_DIM, motion_to_features
+from egomotion_ros.data.episodes import MotionBank, parameter_of
+from egomotion_ros.data.gait import GaitLibrary
+from egomotion_ros.data.instructions import ACTIONS, free_parameters
+from egomotion_ros.data.scenes import SPLITS
+from egomotion_ros.data.synthesis import FRAMES, action_goal, end_pose, synthesise
+
+#: Shares of a bank by action; stop_at uses the motions of walk_to.
+SHARES = {'walk_to': 0.64, 'turn_to': 0.13, 'walk_forward': 0.06, 'turn': 0.1,
+          'stand_still': 0.03, 'wave': 0.04}
+#: Metres from the start to a stop point, and bearings (rad), that objects in view can have.
+STOP_DISTANCES, BEARINGS = (0.25, 3.8), (-np.radians(50), np.radians(50))
+_CHUNK = 50
+
+
+def plan_bank(count: int, split: str, seed: int = 0) -> list[tuple[str, dict]]:
+    """Actions and parameters of ``count`` motions, by action in the proportions of SHARES."""
+    if split not in SPLITS or count < 100:
+        raise ValueError(f'expected a split of {SPLITS} and at least 100 motions, '
+                         f'got {split!r}, {count}')
+    rng = np.random.default_rng([SPLITS.index(split), seed, 2])
+    wanted: list[tuple[str, dict]] = []
+    for action, share in SHARES.items():
+        number = max(round(share * count), 12)
+        if action == 'walk_to':
+            # Stratified: two low-discrepancy sequences leave no hole among the stop points.
+            k = np.arange(number)
+            radius = STOP_DISTANCES[0] + np.ptp(STOP_DISTANCES) * (
+                (k * 0.7548776662 + rng.random()) % 1)
+            angle = BEARINGS[0] + np.ptp(BEARINGS) * ((k * 0.5698402910 + rng.random()) % 1)
+            wanted += [(action, {'x': r * np.cos(a), 'y': r * np.sin(a)})
+                       for r, a in zip(radius, angle, strict=True)]
+        elif action == 'turn_to':
+            wanted += [(action, {'angle': a}) for a in np.linspace(*BEARINGS, number)]
+        else:
+            options = free_parameters()[action]
+            wanted += [(action, options[k % len(options)]) for k in range(number)]
+    return wanted
+
+
+def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
+              workers: int = 1) -> MotionBank:
+    """
+    Synthesise about ``count`` motions from the performances of ``split``.
+
+    The result depends on the arguments only, not on ``workers``.
+    """
+    part = library.of(split)
+    wanted = plan_bank(count, split, seed)
+    jobs = [(part, split, seed, first, wanted[first:first + _CHUNK])
+            for first in range(0, len(wanted), _CHUNK)]
+    progress = tqdm(total=len(wanted), unit='motion', desc=f'{split} motions')
+    chunks = []
+    if workers == 1:
+        for job in jobs:
+            chunks.append(_make_chunk(job))
+            progress.update(len(job[-1]))
+    else:
+        with multiprocessing.get_context('spawn').Pool(workers) as pool:
+            for chunk in pool.imap(_make_chunk, jobs):
+                chunks.append(chunk)
+                progress.update(len(chunk[0]))
+    progress.close()
+    names = sorted({s.performance for s in part.strides})
+    performance = np.array([names.index(p) for chunk in chunks for p in chunk[2]], np.int32)
+    return MotionBank(
+        features=np.concatenate([c[0] for c in chunks]),
+        action=np.array([ACTIONS.index(a) for a, _ in wanted], np.int32),
+        goal=np.concatenate([c[1] for c in chunks]),
+        parameter=np.array([parameter_of(p) for _, p in wanted]),
+        performance=performance,
+        oracle=np.array([action_goal(a, p) for a, p in wanted]))
+
+
+def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Features, end poses and performances of some motions."""
+    library, split, seed, first, wanted = job
+    features = np.empty((len(wanted), FRAMES, FEATURE_DIM), np.float16)
+    goals = np.empty((len(wanted), 3))
+    performances = []
+    for k, (action, params) in enumerate(wanted):
+        rng = np.random.default_rng([SPLITS.index(split), seed, 3, first + k])
+        stride = int(rng.integers(len(library.strides)))
+        motion = synthesise(action, params, rng, library, split, stride)
+        features[k] = motion_to_features(motion)
+        goals[k] = end_pose(motion)
+        performances.append(library.strides[stride].performance)
+    return features, goals, performances
+
+
+def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, count: int,
+                      seed: int = 0, workers: int = 1) -> MotionBank:
+    """The bank in ``folder``; made and saved first when there is none."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / 'motions.npy').exists():
+        make_bank(library, split, count, seed, workers).save(folder)
+    return MotionBank.load(folder)

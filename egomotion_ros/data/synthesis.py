@@ -1,0 +1,178 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Motions that do what an instruction asks, composed of real motion capture.
+
+The pelvis follows a planned path, the pose is a recorded stride run by the gait clock and blended
+towards the performer's standing pose where the body is slow, feet are planted by
+:mod:`egomotion_ros.data.synthesis_legs`.  Waving takes the arm of a recorded gesture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from egomotion_ros.body.contacts import detect_contacts
+from egomotion_ros.body.edits import canonicalize, ground_pose, mirror
+from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.body.rotations import axis_angle_to_matrix, interpolate, yaw_matrix
+from egomotion_ros.body.skeleton import FOOT_HEIGHTS, LEG_LENGTH, REST_PELVIS_HEIGHT
+from egomotion_ros.data.gait import SAMPLES, GaitLibrary, Posture, Stride, mean_posture
+from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.synthesis_legs import lower_to_reach, pin_legs
+from egomotion_ros.data.synthesis_steps import (
+    FRAMES,
+    FeetPlan,
+    RootPlan,
+    minimum_jerk,
+    plan_feet,
+    plan_root,
+)
+from egomotion_ros.types import FPS, HumanMotion
+
+_RIGHT_ARM = (14, 17, 19, 21)
+
+
+def action_goal(action: str, params: dict[str, float | str]) -> np.ndarray:
+    """
+    Where the pelvis should end, ``(x, y, yaw)`` in the start frame.
+
+    ``params``: ``x``, ``y`` (m) of the stop point for ``walk_to`` and ``stop_at``; ``angle`` (rad)
+    for ``turn`` and ``turn_to``; ``distance`` (m) for ``walk_forward``.  ValueError otherwise.
+    """
+    try:
+        if action in ('walk_to', 'stop_at'):
+            x, y = float(params['x']), float(params['y'])
+            goal = np.array([x, y, np.arctan2(y, x)])
+        elif action in ('turn', 'turn_to'):
+            goal = np.array([0.0, 0.0, float(params['angle'])])
+        elif action == 'walk_forward':
+            goal = np.array([float(params['distance']), 0.0, 0.0])
+        elif action in ACTIONS:
+            goal = np.zeros(3)
+        else:
+            raise ValueError(f'action must be one of {ACTIONS}, got {action!r}')
+    except KeyError as missing:
+        raise ValueError(f'{action} needs the parameter {missing}') from None
+    if not np.isfinite(goal).all() or np.hypot(*goal[:2]) > 4.5 or abs(goal[2]) > np.pi + 1e-6:
+        raise ValueError(f'{action}: goal {goal} is beyond 4.5 m or half a turn')
+    return goal
+
+
+def synthesise(action: str, params: dict[str, float | str], rng: np.random.Generator,
+               library: GaitLibrary, split: str, stride_index: int | None = None) -> HumanMotion:
+    """
+    Motion of FRAMES frames in the start frame that does ``action``, ending at rest.
+
+    ``library`` gives the blocks, of the performances of ``split`` alone; the same generator state
+    gives the same motion.  For ``params`` see :func:`action_goal`; ``wave`` takes ``side``.
+    ``stride_index`` chooses among the strides of the split; by default one is drawn.
+    """
+    goal = action_goal(action, params)
+    blocks = library.of(split)
+    if stride_index is None:
+        stride_index = int(rng.integers(len(blocks.strides)))
+    stride = blocks.strides[stride_index]
+    posture = _choose_posture(stride, blocks, rng)
+    if action in ('stand_still', 'wave'):
+        root = _standing(stride, rng)
+    else:
+        root = plan_root(_loosened(goal, action, rng), stride, rng,
+                         straight=action in ('walk_forward', 'turn', 'turn_to'))
+    feet = plan_feet(root, stride, rng)
+    path, rotations = _pose(root, feet, stride, posture, rng)
+    if action == 'wave':
+        if not blocks.gestures:
+            raise ValueError(f'split {split!r} of the motion library has no waving hand')
+        gesture = blocks.gestures[int(rng.integers(len(blocks.gestures)))]
+        _add_gesture(rotations, gesture.rotations, rng)
+    path = lower_to_reach(path, rotations, feet)
+    rotations = pin_legs(path, rotations, feet)
+    contacts = detect_contacts(forward_kinematics(path, rotations), FPS)
+    motion = HumanMotion(path, rotations, contacts, frame_id='start')
+    if action == 'wave' and params.get('side', 'right') == 'left':
+        motion = mirror(motion)
+    return canonicalize(motion)[0]
+
+
+def end_pose(motion: HumanMotion) -> np.ndarray:
+    """Ground pose ``(x, y, yaw)`` of the pelvis in the last frame."""
+    pose = ground_pose(motion, -1)
+    return np.array([pose.x, pose.y, pose.yaw])
+
+
+def _loosened(goal: np.ndarray, action: str, rng: np.random.Generator) -> np.ndarray:
+    """People stop within a few centimetres and degrees of where they were told."""
+    out = goal + rng.normal(0, 1, 3) * [0.01, 0.01, np.radians(1.0)]
+    if action in ('turn', 'turn_to'):
+        out[:2] = rng.normal(0, 0.03, 2)
+    return out
+
+
+def _choose_posture(stride: Stride, blocks: GaitLibrary, rng: np.random.Generator) -> Posture:
+    """A recorded standing pose, the performer's own where there is one, or the walk's mean."""
+    if rng.random() < 0.5:
+        return mean_posture(stride)
+    own = [p for p in blocks.postures if p.performance == stride.performance]
+    pool = own or blocks.postures
+    return pool[int(rng.integers(len(pool)))]
+
+
+def _standing(stride: Stride, rng: np.random.Generator) -> RootPlan:
+    """No steps: the pelvis sways by some millimetres."""
+    sway = _noise(rng, 2, 12.0) * 0.006
+    sway -= sway[0]
+    still = np.full(FRAMES, stride.swing[0, 0])
+    return RootPlan(sway, np.zeros(FRAMES), np.zeros(FRAMES), still,
+                    np.zeros((0, 3)))
+
+
+def _noise(rng: np.random.Generator, columns: int, smooth: float) -> np.ndarray:
+    """Smooth noise (FRAMES, columns) of unit standard deviation; ``smooth`` in frames."""
+    pad = int(4 * smooth)
+    raw = gaussian_filter1d(rng.normal(size=(FRAMES + 2 * pad, columns)), smooth, axis=0)
+    return raw[pad:pad + FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * smooth)
+
+
+def _pose(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
+          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pelvis path (T, 3) and rotations (T, 22, 3, 3) before the feet are pinned."""
+    phase = (root.clock % 1.0) * SAMPLES
+    left = phase.astype(int) % SAMPLES
+    right = (left + 1) % SAMPLES
+    mix = (phase - phase.astype(int))[:, None]
+    walking = interpolate(stride.rotations[left], stride.rotations[right], mix)
+    rotations = interpolate(posture.rotations[None], walking, root.amplitude[:, None])
+    # Breathing and balance: a quiet body is never frozen.
+    unrest = _noise(rng, 3 * 9, 14.0).reshape(FRAMES, 9, 3) * np.radians(0.6)
+    upper = [3, 6, 9, 12, 15, 16, 17, 18, 19]
+    rotations[:, upper] = rotations[:, upper] @ axis_angle_to_matrix(unrest)
+    turn = yaw_matrix(root.yaw)
+    rotations[:, 0] = turn @ rotations[:, 0]
+    sway = stride.sway[left] * (1 - mix) + stride.sway[right] * mix
+    hips = forward_kinematics(np.zeros((1, 3)), posture.rotations[None])[0, 1:3, 2]
+    standing = FOOT_HEIGHTS[0] + rng.uniform(0.965, 0.978) * LEG_LENGTH - hips.min()
+    path = np.empty((FRAMES, 3))
+    path[:, :2] = root.position + root.amplitude[:, None] * (turn[:, :2, :2] @ sway[:, :2, None]
+                                                             )[..., 0]
+    moving = REST_PELVIS_HEIGHT + sway[:, 2]
+    path[:, 2] = standing + root.amplitude * (moving - standing)
+    return path, rotations
+
+
+def _add_gesture(rotations: np.ndarray, clip: np.ndarray, rng: np.random.Generator) -> None:
+    """Let the right arm of a clip (T, 22, 3, 3) take over for some seconds, in place."""
+    begin, rise, fall = rng.uniform(0.2, 0.6), rng.uniform(0.5, 0.7), rng.uniform(0.6, 0.8)
+    end = rng.uniform(3.9, 4.3)
+    time = np.arange(FRAMES) / FPS
+    weight = minimum_jerk((time - begin) / rise) * minimum_jerk((end + fall - time) / fall)
+    weight = np.where(time < end, minimum_jerk((time - begin) / rise), weight)
+    # To and fro through the clip, so that it has no seam however long the waving lasts.
+    count = len(clip) - 1
+    at = np.maximum(time - begin, 0) * FPS * rng.uniform(0.9, 1.1)
+    at = count - np.abs(at % (2 * count) - count)
+    left = np.minimum(at.astype(int), count - 1)
+    arm = list(_RIGHT_ARM)
+    moving = interpolate(clip[left][:, arm], clip[left + 1][:, arm], (at - left)[:, None])
+    rotations[:, arm] = interpolate(rotations[:, arm], moving, weight[:, None])

@@ -154,7 +154,11 @@ class Controller:
                 self.health.stops += 1
             if task is not None or stopping is not None:
                 self.health.failed(code, message)
-                (self._log.error if error else self._log.warning)(f'{code.name}: {message}')
+                # rclpy wants one severity a line of source.
+                if error:
+                    self._log.error(f'{code.name}: {message}')
+                else:
+                    self._log.warning(f'{code.name}: {message}')
             if task is not None and task.goal is not None:
                 self._fill(task)
                 task.goal.finish(code, message)
@@ -181,7 +185,7 @@ class Controller:
                 self._player.forget()
 
     def on_output_switched(self, enabled: bool) -> None:
-        """Parameter output_enabled: off stops; on needs a new instruction before anything moves."""
+        """Parameter output_enabled: off stops; on waits for a new instruction."""
         self.halt(ErrorCode.STOPPED, f'output {"enabled" if enabled else "disabled"}')
         with self._lock:
             self._status.output_enabled = enabled
@@ -252,7 +256,9 @@ class Controller:
             silence = self._observer.joint_states.silence()
             if self._parameters['joint_states.required'] and silence > most:
                 self.halt(
-                    ErrorCode.STALE_JOINT_STATES, f'no joint states for {silence:.2f} s', error=True
+                    ErrorCode.STALE_JOINT_STATES,
+                    f'no joint states for {silence:.2f} s',
+                    error=True,
                 )
                 return
         task = self._task
@@ -485,4 +491,3 @@ def check_numbers(guidance: float, steps: int) -> None:
             ErrorCode.PLAN_INVALID,
             f'expected guidance 0..20 and steps 0..100, got {guidance} and {steps}',
         )
-

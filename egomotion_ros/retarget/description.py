@@ -24,10 +24,10 @@ from egomotion_ros.retarget.limits import JointLimits, RootLimits
 ROBOTS = Path(__file__).resolve().parent.parent / 'robots'
 _KEYS = {
     'name', 'model', 'base_link', 'joints', 'leg', 'scale', 'standing', 't_pose', 'links', 'feet',
-    'velocity_limits', 'acceleration_limits', 'root_limits', 'camera',
+    'velocity_limits', 'acceleration_limits', 'root_limits', 'camera', 'clearances',
 }  # fmt: skip
 _MOVING = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-_OPTIONAL = {'scale', 'leg', 'velocity_limits', 'root_limits'}
+_OPTIONAL = {'scale', 'velocity_limits', 'root_limits', 'clearances'}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class Foot:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """Bodies at both ends of the left leg, and their distance (m) when it is straight."""
+
+    hip: str
+    ankle: str
+    length: float
+
+
+@dataclass(frozen=True)
 class CameraMount:
     """
     Head camera on ``body``: X of its frame is the optical axis, Z is up in the image.
@@ -80,7 +89,8 @@ class RobotDescription:
 
     ``joint_names`` in message order; ``standing`` and ``t_pose`` (J,) rad; ``links`` by SMPL-X
     joint; ``feet`` left, right; ``limits`` of the joints, ``root_limits`` of the base;
-    ``scale`` robot leg / human leg; ``home_height`` of the base when standing (m).
+    ``clearances`` pairs of bodies that shall not touch; ``scale`` robot leg / human leg;
+    ``home_height`` of the base when standing (m).
     """
 
     name: str
@@ -89,6 +99,8 @@ class RobotDescription:
     joint_names: tuple[str, ...]
     links: tuple[Link, ...]
     feet: tuple[Foot, Foot]
+    leg: Leg
+    clearances: tuple[tuple[str, str], ...]
     standing: np.ndarray
     t_pose: np.ndarray
     limits: JointLimits
@@ -212,19 +224,18 @@ def _build(data: Any, path: Path, model_text: str | None) -> RobotDescription:
             f'standing: the soles are not flat on one floor, their corners differ by '
             f'{1e3 * np.ptp(corners[:, 2]):.0f} mm in height'
         )
-    scale = data.get('scale')
-    if scale is None:
-        if 'leg' not in data:
-            raise ValueError('missing key: leg (hip and ankle body) or scale')
-        pose[where] = t_pose
-        scratch.qpos = pose
-        mujoco.mj_kinematics(model, scratch)
-        hip, ankle = (_body(data['leg'].get(key), model, 'leg') for key in ('hip', 'ankle'))
-        gap = scratch.body(hip).xpos - scratch.body(ankle).xpos
-        scale = float(np.linalg.norm(gap)) / LEG_LENGTH
-    scale = _number(scale, 'scale')
+    ends = [_body(data['leg'].get(key), model, 'leg') for key in ('hip', 'ankle')]
+    pose[where] = t_pose
+    scratch.qpos = pose
+    mujoco.mj_kinematics(model, scratch)
+    straight = scratch.body(ends[0]).xpos - scratch.body(ends[1]).xpos
+    leg = Leg(*ends, float(np.linalg.norm(straight)))
+    scale = _number(data.get('scale', leg.length / LEG_LENGTH), 'scale')
     if not 0.05 < scale < 5.0:
         raise ValueError(f'scale: expected 0.05 to 5, got {scale:.3f}')
+    pairs = data.get('clearances') or []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f'clearances: expected pairs of bodies, got {pairs!r}')
     camera = data['camera']
     return RobotDescription(
         name=str(data['name']),
@@ -233,6 +244,10 @@ def _build(data: Any, path: Path, model_text: str | None) -> RobotDescription:
         joint_names=names,
         links=_links(data['links'], model),
         feet=feet,
+        leg=leg,
+        clearances=tuple(
+            (_body(a, model, 'clearances'), _body(b, model, 'clearances')) for a, b in pairs
+        ),
         standing=standing,
         t_pose=t_pose,
         limits=limits,

@@ -19,6 +19,8 @@ from egomotion_ros.retarget.description import RobotDescription
 
 #: Weight of standing posture and of the last step in the directions no target speaks for.
 POSTURE, SMOOTHNESS = 0.02, 0.05
+#: Pairs of geoms nearer than this (m) are watched, and kept this far apart.
+NEARBY, MARGIN = 0.05, 0.005
 #: DAQP's mark of a constraint that may give way (at a price) rather than make the step fail.
 _SOFT = 8
 
@@ -51,25 +53,31 @@ class LinkTask(mink.Task):
         ]
         self._place_ids, self._turn_ids = self.ids[self._place], self.ids[self._turn]
         self._error = np.zeros(len(self.cost))
-        self._target: tuple[np.ndarray, np.ndarray] = (np.zeros(0), np.zeros(0))
+        self._row = 0
+        self._places = np.zeros((1, len(self._place), 3))
+        self._turns = np.zeros((1, len(self._turn), 4, 4))
 
-    def set_target(self, positions: np.ndarray, quaternions: np.ndarray) -> None:
-        """Poses (L, 3) and wxyz quaternions (L, 4) the bodies shall reach."""
-        self._target = positions[self._place], quaternions[self._turn]
+    def set_targets(self, positions: np.ndarray, quaternions: np.ndarray) -> None:
+        """Poses the bodies shall reach row by row: (T, L, 3) and wxyz quaternions (T, L, 4)."""
+        self._row = 0
+        self._places = positions[:, self._place]
+        w, x, y, z = np.moveaxis(quaternions[:, self._turn], -1, 0)
+        # Matrices that multiply a quaternion from the right by the conjugate of the target.
+        rows = [[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]]
+        self._turns = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+    def select(self, row: int) -> None:
+        """Make ``row`` of the targets the present one."""
+        self._row = row
 
     def compute_error(self, configuration: mink.Configuration) -> np.ndarray:
         """Pose now minus target: metres, and the rotation vector in the world frame."""
         data, split = configuration.data, 3 * len(self._place)
-        self._error[:split] = (data.xpos[self._place_ids] - self._target[0]).ravel()
-        # Rotation vector of q_now * conj(q_target), both wxyz.
-        a, b = data.xquat[self._turn_ids], self._target[1]
-        w = np.einsum('ni,ni->n', a, b)
-        v = b[:, :1] * a[:, 1:] - a[:, :1] * b[:, 1:]
-        v[:, 0] -= a[:, 2] * b[:, 3] - a[:, 3] * b[:, 2]
-        v[:, 1] -= a[:, 3] * b[:, 1] - a[:, 1] * b[:, 3]
-        v[:, 2] -= a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]
-        sine = np.sqrt(np.einsum('ni,ni->n', v, v))
-        angle = 2.0 * np.arctan2(sine, np.abs(w)) * np.where(w < 0.0, -1.0, 1.0)
+        self._error[:split] = (data.xpos[self._place_ids] - self._places[self._row]).ravel()
+        off = (self._turns[self._row] @ data.xquat[self._turn_ids, :, None])[..., 0]
+        v, w = off[:, 1:], off[:, 0]
+        sine = np.sqrt((v * v).sum(axis=1))
+        angle = np.copysign(2.0, w) * np.arctan2(sine, np.abs(w))
         self._error[split:] = (v * (angle / np.maximum(sine, 1e-12))[:, None]).ravel()
         return self._error
 
@@ -93,14 +101,15 @@ class Stepper:
         self.dofs = description.dof_indices(model)
         self.places = description.qpos_indices(model)
         self._rest = description.standing
-        self._corners = [
-            (model.body(foot.body).id, point) for foot in description.feet for point in foot.points
-        ]
         nv = model.nv
-        self._floor = np.zeros((len(self._corners), nv))
-        self._jac = np.zeros((3, nv))
-        self._upper = np.full(nv + len(self._corners), 1e3)
-        self._lower = np.full(nv + len(self._corners), -1e3)
+        self._feet = [(model.body(foot.body).id, foot.points) for foot in description.feet]
+        self._pairs = _geom_pairs(model, description.clearances)
+        self._jac, self._jac_turn = np.zeros((3, nv)), np.zeros((3, nv))
+        self._jac_other, self._fromto = np.zeros((3, nv)), np.zeros((6, 1))
+        rows = sum(len(points) for _, points in self._feet) + len(self._pairs)
+        self._rows = np.zeros((rows, nv))
+        self._upper = np.full(nv + rows, 1e3)
+        self._lower = np.full(nv + rows, -1e3)
         self._sense = np.zeros(len(self._upper), dtype=np.int32)
         self._sense[nv:] = _SOFT
         self._solver: daqp.Model | None = None
@@ -139,25 +148,62 @@ class Stepper:
 
     def _set_floor(self) -> None:
         """Rows ``height + J dq >= 0`` of every corner of the soles."""
-        nv = self.model.nv
-        for row, (body, point) in enumerate(self._corners):
-            arm = self.data.xmat[body].reshape(3, 3) @ point
-            where = self.data.xpos[body] + arm
-            mujoco.mj_jac(self.model, self.data, self._jac, None, where, body)
-            self._floor[row] = self._jac[2]
-            self._lower[nv + row] = -where[2]
+        data, row = self.data, 0
+        for body, points in self._feet:
+            mujoco.mj_jacBody(self.model, data, self._jac, self._jac_turn, body)
+            arms = points @ data.xmat[body].reshape(3, 3).T
+            end = row + len(points)
+            # z of J_v + J_w x arm.
+            self._rows[row:end] = (
+                self._jac[2] + arms[:, 1:2] * self._jac_turn[0] - arms[:, :1] * self._jac_turn[1]
+            )
+            self._lower[self.model.nv + row : self.model.nv + end] = (
+                -data.xpos[body, 2] - arms[:, 2]
+            )
+            row = end
+        self._set_clearances(row)
+
+    def _set_clearances(self, row: int) -> None:
+        """Rows ``distance + n J dq >= MARGIN`` of geom pairs that are near, from ``row`` on."""
+        model, data = self.model, self.data
+        for a, b in self._pairs:
+            gap = mujoco.mj_geomDistance(model, data, a, b, NEARBY, self._fromto)
+            if gap < NEARBY:
+                ends = self._fromto[:, 0]
+                mujoco.mj_jac(model, data, self._jac, None, ends[:3], model.geom_bodyid[a])
+                mujoco.mj_jac(model, data, self._jac_other, None, ends[3:], model.geom_bodyid[b])
+                way = (ends[3:] - ends[:3]) / (gap if abs(gap) > 1e-9 else 1e-9)
+                self._rows[row] = way @ (self._jac_other - self._jac)
+                # Out of a collision at a pace, not at once.
+                self._lower[model.nv + row] = max(MARGIN - gap, -1.0) * 0.5
+            else:
+                self._rows[row], self._lower[model.nv + row] = 0.0, -1e3
+            row += 1
 
     def _solve(self, hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         if self._solver is None:
             self._solver = daqp.Model()
             self._solver.setup(
-                hessian, gradient, self._floor, self._upper, self._lower, self._sense
+                hessian, gradient, self._rows, self._upper, self._lower, self._sense
             )
         else:
             self._solver.update(
-                H=hessian, f=gradient, A=self._floor, bupper=self._upper, blower=self._lower
+                H=hessian, f=gradient, A=self._rows, bupper=self._upper, blower=self._lower
             )
         step, _, flag, _ = self._solver.solve()
         if flag < 1:
             raise RuntimeError(f'inverse kinematics: DAQP stopped with code {flag}')
         return np.clip(step, self._lower[: self.model.nv], self._upper[: self.model.nv])
+
+
+def _geom_pairs(
+    model: mujoco.MjModel, pairs: tuple[tuple[str, str], ...]
+) -> list[tuple[int, int]]:
+    """Every two colliding geoms of the pairs of bodies."""
+
+    def geoms(body: str) -> list[int]:
+        number = model.body(body).id
+        mine = np.flatnonzero(model.geom_bodyid == number)
+        return [int(g) for g in mine if model.geom_contype[g] or model.geom_conaffinity[g]]
+
+    return [(a, b) for one, two in pairs for a in geoms(one) for b in geoms(two)]

@@ -145,7 +145,7 @@ class Retargeter:
         stepper, still = self._stepper, np.zeros(self._stepper.model.nv)
         qpos = self._under_pelvis(targets, qpos)
         stepper.place(qpos)
-        stepper.task.set_target(targets.positions[0], _wxyz(targets.rotations[0]))
+        stepper.task.set_targets(targets.positions[:1], _wxyz(targets.rotations[:1]))
         reach = np.zeros(stepper.model.nv)
         reach[:6] = 0.2
         for _ in range(FIRST_STEPS // 4):
@@ -171,7 +171,7 @@ class Retargeter:
         qpos[2], qpos[3] = self.description.home_height, 1.0
         qpos[stepper.places] = self.description.standing
         stepper.place(self._under_pelvis(targets, qpos))
-        stepper.task.set_target(targets.positions[0], _wxyz(targets.rotations[0]))
+        stepper.task.set_targets(targets.positions[:1], _wxyz(targets.rotations[:1]))
         still = np.zeros(stepper.model.nv)
         high = np.full(stepper.model.nv, 0.3)
         low = -high
@@ -191,9 +191,9 @@ class Retargeter:
         Starts at the stepper's pose with ``velocity``, or at the first target in motion.
         """
         stepper, description = self._stepper, self.description
-        quaternions = _wxyz(targets.rotations)
         if velocity is None:
             self._first_pose(targets)
+        stepper.task.set_targets(targets.positions, _wxyz(targets.rotations))
         box = self._box(step)
         nv, dofs = stepper.model.nv, stepper.dofs
         joints = stepper.data.qpos[stepper.places].copy()
@@ -212,7 +212,7 @@ class Retargeter:
                 low, high = -down, up
             elif row == 1:
                 low = high = last
-            stepper.task.set_target(targets.positions[row], quaternions[row])
+            stepper.task.select(row)
             done = np.zeros(nv)
             for _ in range(self.solves):
                 done += stepper.step(low - done, high - done, last - done)
@@ -230,6 +230,7 @@ class Retargeter:
             track.append((point[dofs].copy(), *self._base()))
         track += [track[-1]] * 2
         parts = [np.array(part) for part in zip(*track, strict=True)]
+        parts[2] = quaternion_to_matrix(parts[2])
         # The point before the first one mirrors the second: no acceleration at the start.
         before = (2 * parts[0][0] - parts[0][1], 2 * parts[1][0] - parts[1][1])
         back = parts[2][0] @ transpose(parts[2][1]) @ parts[2][0]
@@ -255,7 +256,7 @@ class Retargeter:
 
     def _base(self) -> tuple[np.ndarray, np.ndarray]:
         qpos = self._stepper.data.qpos
-        return qpos[:3].copy(), quaternion_to_matrix(qpos[[4, 5, 6, 3]])
+        return qpos[:3].copy(), qpos[[4, 5, 6, 3]]
 
     def _rows(
         self,

@@ -34,6 +34,10 @@ STANCE = 0.10
 ROLL_FRAMES = 5
 #: Frames in which it rises to its free height, and back.
 LIFT_FRAMES = 3
+#: Share of a straight leg's length that targets may ask for; less keeps the knee off its stop.
+REACH = 0.99
+#: Furthest the pelvis is lowered to reach the floor (m), and frames before and after it.
+MOST_DROP, SPREAD_FRAMES = 0.15, 7
 #: A measured foot this far (m) from where the human foot stands is left standing there.
 NEAR = 0.25
 
@@ -120,10 +124,21 @@ class TargetMaker:
         self._root_height = pelvis[2]
         self._root_forward = pelvis[:2] - middle[:2]
         self._half_width = 0.5 * (left[1] - right[1])
+        self._hands = [
+            (i, link.joint.startswith('left'), abs((self._standing.positions[i] - pelvis)[1]))
+            for i, link in enumerate(description.links)
+            if link.joint.endswith('wrist') and link.position > 0
+        ]
+        hip = self._pose(description.t_pose, description.leg.hip).positions[0]
+        t_pelvis = self._pose(description.t_pose).positions[self._pelvis]
+        ankle = self._pose(description.standing, description.leg.ankle).positions[0]
+        self._hip = hip - t_pelvis
+        self._ankle = ankle[2] - self._standing.positions[self._feet[0]][2]
         self._flat = [self._standing.rotations[i] for i in self._feet]
         self._soles = [self._standing.positions[i][2] for i in self._feet]
 
-    def _pose(self, joints: np.ndarray) -> BodyPoses:
+    def _pose(self, joints: np.ndarray, body: str | None = None) -> BodyPoses:
+        """Linked bodies, or ``body`` alone, at ``joints`` with the base upright at home."""
         description = self.description
         model = description.kinematics
         data = mujoco.MjData(model)
@@ -160,6 +175,7 @@ class TargetMaker:
             joint = self._joints[i]
             positions[:, i] = points[:, joint] + turns[:, joint] @ drop
             positions[:, i] += heading @ np.array([0.0, sign * aside, 0.0])
+        self._clear_hips(positions, heading, scale)
         if start is not None:
             self._lead_in(positions, rotations, start, blend, motion.fps)
         feet = points[:, list(FOOT_JOINTS), 2] - scale * np.array(FOOT_HEIGHTS)
@@ -175,7 +191,45 @@ class TargetMaker:
                 side,
                 now,
             )
+        self._within_reach(positions, rotations)
         return Targets(positions, rotations, planted)
+
+    def _within_reach(self, positions: np.ndarray, rotations: np.ndarray) -> None:
+        """
+        Lower, in place, the pelvis where a leg would have to be longer than it is.
+
+        People rise on their toes at the end of a stance; a robot with flat feet bends its other
+        knee instead.  The drop is spread over a quarter of a second on either side.
+        """
+        pelvis, reach = positions[:, self._pelvis], REACH * self.description.leg.length
+        drop = np.zeros(len(positions))
+        turn = rotations[:, self._pelvis] @ self._standing.rotations[self._pelvis].T
+        for i, sign in zip(self._feet, (1.0, -1.0), strict=True):
+            gap = pelvis + turn @ (self._hip * [1.0, sign, 1.0]) - positions[:, i]
+            gap[:, 2] -= self._ankle
+            most = np.sqrt(np.maximum(reach**2 - (gap[:, :2] ** 2).sum(axis=1), 0.0))
+            drop = np.maximum(drop, gap[:, 2] - most)
+        half = SPREAD_FRAMES
+        padded = np.pad(np.clip(drop, 0.0, MOST_DROP), 2 * half, mode='edge')
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+        # Highest, then mean, over the same window: never less than what was needed.
+        windows = np.lib.stride_tricks.sliding_window_view(windows.max(axis=1), 2 * half + 1)
+        pelvis[:, 2] -= windows @ np.hanning(2 * half + 3)[1:-1] / (half + 1.0)
+
+    def _clear_hips(self, positions: np.ndarray, heading: np.ndarray, scale: float) -> None:
+        """
+        Keep, in place, low hands as far from the hips as in the standing posture.
+
+        Robots are wider at the hips than people in proportion to their arms.
+        """
+        pelvis = positions[:, self._pelvis]
+        for i, left, apart in self._hands:
+            local = np.einsum('tji,tj->ti', heading, positions[:, i] - pelvis)
+            beside = 1.0 - smoothstep((np.abs(local[:, 0]) / scale - 0.2) / 0.2)
+            low = 1.0 - smoothstep((local[:, 2] / scale - 0.15) / 0.2)
+            sign = 1.0 if left else -1.0
+            push = np.maximum(apart - sign * local[:, 1], 0.0) * beside * low
+            positions[:, i] += heading[:, :, 1] * (sign * push)[:, None]
 
     def _lead_in(
         self,

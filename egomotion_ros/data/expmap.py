@@ -78,8 +78,9 @@ def _mend_root(rotations: np.ndarray) -> np.ndarray:
     Undo the wrong order of the root's angles, (T, 3, 3) -> (T, 3, 3).
 
     The matrices were built as turns about fixed y, x, z from angles meant for x, y, z.  Every
-    matrix has two such triples of angles; the intended one has |y| <= 90 degrees, and where y is
-    near that, the one that continues the motion (the cheapest path through both).
+    matrix has two such triples of angles.  A take starts with the one whose |y| is at most 90
+    degrees and goes on with the one that continues the motion: where a heading passes 90
+    degrees, some takes change triples and some do not.
     """
     y, x, z = Rotation.from_matrix(rotations).as_euler('yxz', degrees=True).T
     first = np.stack([x, y, z], axis=-1)
@@ -87,18 +88,12 @@ def _mend_root(rotations: np.ndarray) -> np.ndarray:
     frames = len(rotations)
     both = Rotation.from_euler('xyz', np.stack([first, other], axis=1).reshape(-1, 3), degrees=True)
     both = both.as_matrix().reshape(frames, 2, 3, 3)
-    against = 0.3 * np.clip((np.abs(np.stack([y, other[:, 1]], axis=-1)) - 90.0) / 30.0, 0.0, 1.0)
-    traces = np.einsum('taij,tbij->tab', both[:-1], both[1:])
-    moves = np.arccos(np.clip(0.5 * (traces - 1.0), -1.0, 1.0))
-    cost, back = against[0], np.zeros((frames, 2), dtype=int)
-    for t in range(1, frames):
-        total = cost[:, None] + moves[t - 1]
-        back[t] = total.argmin(axis=0)
-        cost = total.min(axis=0) + against[t]
+    # Trace of the step from either candidate to either candidate: the larger, the smaller the turn.
+    near = np.einsum('taij,tbij->tab', both[:-1], both[1:])
     choice = np.empty(frames, dtype=int)
-    choice[-1] = cost.argmin()
-    for t in range(frames - 1, 0, -1):
-        choice[t - 1] = back[t, choice[t]]
+    choice[0] = int(abs(y[0]) > 90.0)
+    for t in range(1, frames):
+        choice[t] = near[t - 1, choice[t - 1]].argmax()
     return both[np.arange(frames), choice]
 
 

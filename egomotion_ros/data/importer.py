@@ -145,6 +145,9 @@ def _prepare(path: Path, root: Path, mappings: list[Mapping], rates: dict[str, f
     notes.append(said)
     label = label_of(path, root, labels)
     action = action_of(label, float(checks.describe(motion)['speed']))
+    if _kind(path) == 'txt' and action in checks.LOCOMOTION:
+        motion, said = checks.fit_path(motion)
+        notes.append(said)
     checks.check_tilt(motion, action)
     checks.check_upright(motion, action)
     motion, _ = canonicalize(motion)

@@ -39,6 +39,9 @@ _OUTER = tuple(JOINT_INDEX[n] for n in ('left_foot', 'right_foot', 'left_wrist',
 #: Below these the body stands still (m/s, rad/s, m/s of the feet).
 _REST_ROOT, _REST_TURN, _REST_FEET = 0.12, 0.3, 0.2
 
+#: Pelvis speed over foot speed of a walk on known bones, standing feet taken as still.
+_ROLLING = 0.965
+
 LOCOMOTION = ('walk', 'run')
 
 
@@ -158,6 +161,34 @@ def set_floor(motion: HumanMotion) -> tuple[HumanMotion, str]:
     contacts = detect_contacts(positions - shift, motion.fps, motion.scale)
     said = f'floor moved by {-floor:+.2f} m' if abs(floor) > 0.15 else ''
     return replace(moved, contacts=contacts), said
+
+
+def fit_path(motion: HumanMotion) -> tuple[HumanMotion, str]:
+    """
+    Scale the path of a walk so that its standing feet stand (files that carry no bones).
+
+    The speed of the pelvis must be the negative of the speed of a standing foot relative to it;
+    the factor is the least-squares answer, relative to that of walks whose bones are known, in
+    which the ankle rolls forward a little over the standing foot.
+    """
+    positions = forward_kinematics(motion.root_position, motion.rotations, motion.scale)
+    if motion.frames < 3:
+        return motion, ''
+    speed = np.gradient(positions[..., :2], 1.0 / motion.fps, axis=0)
+    root = speed[:, :1]
+    feet = speed[:, list(FOOT_JOINTS)] - root
+    touching = (motion.contacts > 0.5)[..., None]
+    weight = float((touching * root**2).sum())
+    walked = float(np.linalg.norm(motion.root_position[-1, :2] - motion.root_position[0, :2]))
+    if walked < 1.5 or weight <= 0.0:
+        return motion, ''
+    factor = -float((touching * root * feet).sum()) / weight / _ROLLING
+    if abs(factor - 1.0) < 0.015:
+        return motion, ''
+    factor = float(np.clip(factor, 0.88, 1.12))
+    scale = np.array([factor, factor, 1.0])
+    moved = replace(motion, root_position=motion.root_position * scale)
+    return moved, f'path scaled by {factor:.2f} (bones unknown)'
 
 
 def check_upright(motion: HumanMotion, action: str) -> None:

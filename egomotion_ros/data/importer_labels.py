@@ -35,8 +35,12 @@ def cmu_take(stem: str) -> str | None:
 
 
 def take_name(path: Path, root: Path) -> str:
-    """Make a name for a take from its path under the imported folder, safe as a file name."""
-    parts = [p for p in path.relative_to(root).with_suffix('').parts if p]
+    """
+    Make a name for a take from its path under the imported folder, safe as a file name.
+
+    Only the last three parts count, so that it matters little from how far above one imports.
+    """
+    parts = list(path.relative_to(root).with_suffix('').parts[-3:])
     parts = [p for i, p in enumerate(parts) if i == 0 or p != parts[i - 1]]
     name = re.sub(r'[^A-Za-z0-9._-]+', '-', '_'.join(parts)).strip('-._') or 'take'
     return name[-120:].lstrip('-._')

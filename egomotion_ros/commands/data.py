@@ -1,0 +1,116 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""``egomotion data import``: recordings -> motion library, with a report and a look at takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+HELP = 'import motion capture, write simulated episodes'
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    from egomotion_ros.data import episodes_command
+
+    verbs = parser.add_subparsers(dest='data_verb', required=True, metavar='WHAT')
+    episodes = verbs.add_parser('episodes', help=episodes_command.HELP,
+                                description=episodes_command.HELP)  # fmt: skip
+    episodes_command.configure(episodes)
+    text = 'read .amc/.asf, .bvh, exponential maps and SMPL-X/AMASS .npz below a folder'
+    one = verbs.add_parser('import', help=text, description=text)
+    one.add_argument('folder', type=Path, metavar='DIR', help='folder with recordings')
+    one.add_argument('--out', type=Path, required=True, metavar='DIR', help='library to write')
+    one.add_argument('--labels', type=Path, metavar='TSV', help='take<TAB>description per line')
+    one.add_argument(
+        '--mapping', type=Path, action='append', default=[], metavar='YAML',
+        help='skeleton mapping, tried before those that ship; repeatable',
+    )  # fmt: skip
+    one.add_argument(
+        '--fps', action='append', default=[], metavar='GLOB=RATE', type=_rate,
+        help='frame rate of files whose header is wrong, by path below DIR; repeatable',
+    )  # fmt: skip
+    one.add_argument('--picture', action='append', default=[], metavar='TAKE',
+                     help='write a contact sheet of a take next to the library; repeatable')  # fmt: skip
+    one.add_argument('--video', action='append', default=[], metavar='TAKE',
+                     help='write an mp4 of a take next to the library; repeatable')  # fmt: skip
+
+
+def _rate(text: str) -> tuple[str, float]:
+    glob, _, rate = text.rpartition('=')
+    try:
+        value = float(rate)
+    except ValueError:
+        value = 0.0
+    if not glob or not 1.0 <= value <= 1000.0:
+        raise argparse.ArgumentTypeError(f'expected GLOB=RATE with 1 to 1000 Hz, got {text!r}')
+    return glob, value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import a folder or write episodes; exit code 1 where no file could be read."""
+    if args.data_verb == 'episodes':
+        from egomotion_ros.data import episodes_command
+        return episodes_command.run(args)
+    from egomotion_ros.data.importer import import_folder
+    from egomotion_ros.data.importer_labels import read_labels
+    from egomotion_ros.data.library import MotionLibrary, save_library
+    from egomotion_ros.data.mapping import load_mapping, shipped_mappings
+    from egomotion_ros.data.preview import save_picture, save_video
+
+    labels = read_labels(args.labels) if args.labels else {}
+    mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
+    args.out.mkdir(parents=True, exist_ok=True)
+    takes, report = import_folder(args.folder, mappings, labels, dict(args.fps))
+    _print_files(report.outcomes)
+    if not takes:
+        print('no file could be read')
+        return 1
+    save_library(args.out, takes)
+    _print_actions(takes)
+    print(
+        f'{len(takes)} takes read, {report.count("copy")} copies left out, '
+        f'{report.count("refused")} refused -> {args.out}'
+    )
+    library = MotionLibrary.open(args.out)
+    for names, suffix, save in ((args.picture, 'png', save_picture), (args.video, 'mp4', save_video)):
+        for name in names:
+            take = library.load(name)
+            path = args.out / f'{name}.{suffix}'
+            save(path, take.motion, f'{name}: {take.label}')
+            print(f'wrote {path}')
+    return 0
+
+
+def _print_files(outcomes: list) -> None:
+    width = max(len(o.source) for o in outcomes)
+    print(f'{"file":<{width}}  {"":<7}  {"seconds":>7}  notes')
+    for o in outcomes:
+        print(f'{o.source:<{width}}  {o.status:<7}  {o.seconds:>7.1f}  {o.notes}')
+
+
+def _print_actions(takes: list) -> None:
+    from egomotion_ros.data.importer_checks import stance_speed
+    from egomotion_ros.data.library import SPLITS
+    from egomotion_ros.types import FPS
+
+    rows = defaultdict(list)
+    for take in takes:
+        rows[take.action].append(take)
+    rows['all'] = takes
+    head = f'{"action":<9} {"takes":>5} {"minutes":>7}'
+    print('\n' + head + ''.join(f' {s:>6}' for s in SPLITS) + '  speed m/s  stance foot m/s  at rest')
+    for action, group in sorted(rows.items(), key=lambda kv: -sum(t.frames for t in kv[1])):
+        minutes = {s: sum(t.frames for t in group if t.split == s) / FPS / 60 for s in SPLITS}
+        total = sum(minutes.values())
+        frames = sum(t.frames for t in group)
+        speed = sum(t.speed * t.frames for t in group) / frames
+        slide = sum((stance_speed(t.motion) or 0.0) * t.frames for t in group
+                    if t.motion.contacts.any()) / frames  # fmt: skip
+        rest = f'{sum(t.starts_at_rest for t in group)} start, {sum(t.ends_at_rest for t in group)} end'
+        print(f'{action:<9} {len(group):>5} {total:>7.2f}'
+              + ''.join(f' {minutes[s]:>6.2f}' for s in SPLITS)
+              + f'  {speed:>9.2f}  {slide:>15.3f}  {rest}')  # fmt: skip
+    print()

@@ -1,0 +1,162 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+``egomotion demo``: the whole path in real processes, and what came of it.
+
+Starts ``simulation_node`` and ``egomotion_node`` (and with ``--camera`` ``camera_node``) on a DDS
+domain of their own on this machine, gives instructions in rooms that no training has seen, and
+writes a table, a film and a contact sheet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+import signal
+import sys
+import time
+
+HELP = 'run simulation and node, follow instructions, write table, video and contact sheet'
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument('--out', type=Path, default=Path('out/demo'), metavar='DIR',
+                        help='folder for film, contact sheet, table and logs (out/demo)')
+    parser.add_argument('--camera', type=Path, metavar='PATH',
+                        help='an Aria .vrs, a video or a folder of pictures instead of the '
+                             "simulation's camera")
+    parser.add_argument('--hfov', type=float, default=0.0, metavar='DEG',
+                        help='horizontal field of view of --camera where it holds no calibration')
+    parser.add_argument('--calibration', type=Path, metavar='YAML',
+                        help="calibration of --camera, as ROS's camera_calibration writes it")
+    parser.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='which rooms, sentences and noise (0..4999)')
+    parser.add_argument('--instructions', type=Path, metavar='FILE',
+                        help='text file with one instruction a line')
+    parser.add_argument('--bundle', type=Path, metavar='DIR',
+                        help='the bundle; default: the one that ships')
+    parser.add_argument('--robot', default='unitree_g1', help='robot description')
+    parser.add_argument('--domain', type=int, default=None, metavar='ID',
+                        help='DDS domain; default: one that depends on the process')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; 0 where every instruction was answered and no limit was violated."""
+    begun = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    args.out.mkdir(parents=True, exist_ok=True)
+    domain = 10 + os.getpid() % 50 if args.domain is None else args.domain
+    # Before rclpy is imported: nothing of this leaves the machine.
+    os.environ['ROS_DOMAIN_ID'] = str(domain)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+    from egomotion_ros.bundle import Bundle
+    from egomotion_ros.demo import script
+    from egomotion_ros.demo.film import write_contact_sheet, write_film
+    from egomotion_ros.demo.processes import Children, DemoError
+    from egomotion_ros.demo.scores import score, table
+    from egomotion_ros.retarget.description import RobotDescription
+
+    bundle = Bundle.open(args.bundle)
+    robot = RobotDescription.load(args.robot)
+    if args.camera is not None:
+        _check_camera(args)
+    if args.instructions is not None:
+        stops = script.read_script(args.instructions, args.seed, args.camera is not None)
+    else:
+        stops = script.camera_script() if args.camera else script.default_script(args.seed)
+    try:
+        with Children(args.out, dict(os.environ)) as children:
+            visits = _perform(args, stops, children, bundle, robot, domain)
+    except DemoError as error:
+        print(f'egomotion demo: {error}', file=sys.stderr)
+        return 1
+    scores = [score(visit, attempt, robot) for visit in visits for attempt in visit.attempts]
+    text = table(scores, judged=args.camera is None)
+    print(f'\n{text}\n')
+    (args.out / 'table.txt').write_text(text + '\n')
+    write_contact_sheet(args.out / 'contact_sheet.png', visits, scores, robot)
+    write_film(args.out / 'demo.mp4', visits, robot)
+    print(f'{args.out / "demo.mp4"}, {args.out / "contact_sheet.png"}, {args.out / "table.txt"} '
+          f'after {time.monotonic() - begun:.0f} s')
+    for item in scores:
+        if item.attempt.error:
+            print(f'{item.attempt.instruction!r}: {item.attempt.error}', file=sys.stderr)
+    return int(any(item.attempt.error or item.violations for item in scores))
+
+
+def _check_camera(args: argparse.Namespace) -> None:
+    """Say what is wrong with the recording before anything is started."""
+    from egomotion_ros.nodes.sources import load_calibration, open_source
+    source = open_source(args.camera)
+    next(iter(source.frames(lambda text: None))).read()
+    if args.calibration is not None:
+        load_calibration(args.calibration)
+    elif source.calibration is None and not args.hfov:
+        raise ValueError(f'{args.camera} holds no calibration: say --hfov DEGREES (a phone held '
+                         'upright has about 50) or --calibration FILE')
+
+
+def _perform(args, stops, children, bundle, robot, domain) -> list:
+    """Start the processes, visit every room, return what was recorded."""
+    from tqdm import tqdm
+
+    from egomotion_ros.data.scenes import sample_scene
+    from egomotion_ros.demo.scores import planar
+    from egomotion_ros.demo.script import INTERRUPT_AFTER, goal_of
+    from egomotion_ros.demo.session import Session
+
+    _start(args, children, bundle)
+    visits = []
+    count = sum(len(stop.asks) for stop in stops)
+    with Session(children, domain, robot.joint_names) as session, \
+            tqdm(total=count, desc='starting', unit='instruction') as bar:
+        session.bring_up()
+        for stop in stops:
+            visit = session.enter(stop.seed)
+            visits.append(visit)
+            scene = None if stop.seed < 0 else sample_scene(stop.seed)
+            unfinished = []
+            for ask in stop.asks:
+                bar.set_description(ask.command.text[:32].ljust(32))
+                start = planar(*visit.at(session.now)[1:])
+                attempt, finish = session.ask(ask.command.text, args.seed + 1, ask.then,
+                                              INTERRUPT_AFTER)
+                attempt.goal = goal_of(ask.command, scene, start, robot.scale)
+                unfinished.append(finish)
+                if ask.then != 'change':
+                    while unfinished:
+                        unfinished.pop(0)()
+                        bar.update()
+            session.leave()
+        bar.set_description('done')
+    return visits
+
+
+def _start(args: argparse.Namespace, children, bundle) -> None:
+    """Start the nodes as processes."""
+    from egomotion_ros.demo.film import FRAME_RATE
+
+    def parameters(**values) -> list[str]:
+        words = ['--ros-args', '--disable-rosout-logs']
+        for name, value in values.items():
+            words += ['-p', f'{name}:={value}']
+        return words
+
+    simulation = parameters(robot=args.robot, bundle_hash=f"'{bundle.hash}'",
+                            camera_rate=float(FRAME_RATE))
+    if args.camera is not None:
+        simulation += ['-r', 'image:=simulated/image', '-r', 'camera_info:=simulated/camera_info']
+        values = {'path': f"'{args.camera.resolve()}'", 'loop': 'true', 'use_sim_time': 'true',
+                  'horizontal_fov': math.radians(args.hfov)}
+        if args.calibration is not None:
+            values['calibration'] = f"'{args.calibration.resolve()}'"
+        children.start('camera_node', 'egomotion_ros.nodes.camera_node', parameters(**values))
+    children.start('simulation_node', 'egomotion_ros.nodes.simulation_node', simulation)
+    node = {'robot': args.robot, 'use_sim_time': 'true'}
+    if args.bundle is not None:
+        node['bundle'] = f"'{args.bundle.resolve()}'"
+    children.start('egomotion_node', 'egomotion_ros.nodes.egomotion_node', parameters(**node))

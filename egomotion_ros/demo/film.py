@@ -1,0 +1,184 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's pictures: a film of both views side by side, and a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from egomotion_ros.data.scenes import sample_scene
+from egomotion_ros.demo.record import Attempt, Visit
+from egomotion_ros.demo.scores import Score, tokens, verdict
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.joining import still
+from egomotion_ros.simulation.world import View, World
+from egomotion_ros.types import CameraIntrinsics
+
+#: Sides of the first-person picture and of the third-person one, height of the caption (px).
+FIRST, THIRD, BAR = 480, (640, 480), 88
+FRAME_RATE = 15
+#: Size of one picture of the contact sheet, and its columns (px).
+TILE = (288, 216)
+COLUMNS = 5
+_INK, _PAPER, _SOFT, _ACCENT = (240, 240, 240), (24, 26, 30), (150, 156, 166), (255, 200, 80)
+
+
+class Theatre:
+    """
+    Draws recorded visits in third person, from a place that sees the whole way.
+
+    One OpenGL context a visit; use :meth:`close` when done with it.
+    """
+
+    def __init__(self, visit: Visit, robot: RobotDescription) -> None:
+        scene = None if visit.seed < 0 else sample_scene(visit.seed)
+        self._world = World(robot, scene, CameraIntrinsics(64, 64, 1.4))
+        self._view = View(self._world, *THIRD)
+        self._visit = visit
+        path = np.array([state[2][:2] for state in visit.states])
+        points = [path.min(axis=0), path.max(axis=0)]
+        if scene is not None:
+            points += [robot.scale * np.array(item.position[:2]) for item in scene.objects]
+        low, high = np.min(points, axis=0), np.max(points, axis=0)
+        centre = 0.5 * (low + high)
+        reach = max(0.5 * float(np.hypot(*(high - low))), 0.9)
+        self._target = np.array([*centre, 0.45])
+        # From behind and to the left of the start: what is ahead of the robot is in view.
+        away = np.array([-0.62, 0.78]) * (1.55 * reach + 0.9)
+        self._eye = np.array([*(centre + away), 0.75 + 0.75 * reach])
+
+    def draw(self, stamp: int) -> np.ndarray:
+        """Return the robot at ``stamp`` (ns), (480, 640, 3) uint8 RGB."""
+        state = still(*self._visit.at(stamp))
+        return self._view.third_person(self._world.configuration(state), self._eye, self._target)
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._view.close()
+
+
+def write_film(path: Path, visits: list[Visit], robot: RobotDescription) -> None:
+    """Write an H.264 mp4 of all visits: first person, third person, instruction below."""
+    count = sum(len(list(_stamps(visit))) for visit in visits)
+    width, height = FIRST + THIRD[0], FIRST + BAR
+    with av.open(str(path), 'w') as container, tqdm(total=count, desc='film', unit='frame') as bar:
+        stream = container.add_stream('libx264', rate=FRAME_RATE,
+                                      options={'crf': '23', 'preset': 'veryfast'})
+        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        stream.time_base = Fraction(1, FRAME_RATE)
+        for visit in visits:
+            theatre = Theatre(visit, robot)
+            try:
+                for stamp in _stamps(visit):
+                    picture = _compose(visit, stamp, theatre.draw(stamp))
+                    frame = av.VideoFrame.from_ndarray(np.asarray(picture), format='rgb24')
+                    container.mux(stream.encode(frame))
+                    bar.update()
+            finally:
+                theatre.close()
+        container.mux(stream.encode(None))
+
+
+def write_contact_sheet(path: Path, visits: list[Visit], scores: list[Score],
+                        robot: RobotDescription) -> None:
+    """Write a PNG with a row an instruction: the view it was given in, and four moments."""
+    rows = []
+    remaining = iter(scores)
+    for visit in visits:
+        theatre = Theatre(visit, robot)
+        try:
+            rows += [_row(visit, attempt, next(remaining), theatre) for attempt in visit.attempts]
+        finally:
+            theatre.close()
+    sheet = Image.new('RGB', (rows[0].width, sum(row.height for row in rows)), _PAPER)
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    sheet.save(path)
+
+
+def _stamps(visit: Visit) -> Iterator[int]:
+    """Times (ns) of the film's frames of one visit."""
+    step = round(1e9 / FRAME_RATE)
+    yield from range(visit.images[0][0], visit.states[-1][0], step)
+
+
+def _compose(visit: Visit, stamp: int, third: np.ndarray) -> Image.Image:
+    """One frame of the film."""
+    picture = Image.new('RGB', (FIRST + THIRD[0], FIRST + BAR), _PAPER)
+    picture.paste(_first_person(visit, stamp), (0, 0))
+    picture.paste(Image.fromarray(third), (FIRST, 0))
+    draw = ImageDraw.Draw(picture)
+    _label(draw, (10, 8), 'head camera')
+    _label(draw, (FIRST + 10, 8), 'third person (kinematic: the robot follows the plan exactly)')
+    attempt = _current(visit, stamp)
+    if attempt is not None:
+        doing = [state for when, state in visit.captions if when <= stamp]
+        doing = doing[-1] if doing else ''
+        if stamp > attempt.ended and attempt.ending != 'stopped':
+            doing = 'done'
+        draw.text((16, FIRST + 12), f'"{attempt.instruction}"', _INK, font=_font(28))
+        draw.text((16, FIRST + 54), doing, _ACCENT, font=_font(19))
+        shown = f'primitives {tokens(attempt.tokens, 12)}' if attempt.tokens else ''
+        draw.text((150, FIRST + 54), shown, _SOFT, font=_font(19))
+    return picture
+
+
+def _row(visit: Visit, attempt: Attempt, score: Score, theatre: Theatre) -> Image.Image:
+    """One row of the contact sheet."""
+    width, height = TILE
+    row = Image.new('RGB', (COLUMNS * (width + 6) + 6, height + 46), _PAPER)
+    draw = ImageDraw.Draw(row)
+    draw.text((10, 9), f'"{attempt.instruction}"', _INK, font=_font(22))
+    text = verdict(score)
+    if score.distance is not None:
+        text += f'   {score.distance:.2f} m, {np.degrees(score.angle):.0f} deg from the goal'
+    text = '' if text == '-' else text
+    left = row.width - 12 - draw.textlength(text, font=_font(18))
+    draw.text((left, 12), text, _ACCENT, font=_font(18))
+    side = _first_person(visit, attempt.asked).resize((height, height))
+    row.paste(side, (6 + (width - height) // 2, 40))
+    for column, share in enumerate((0.0, 0.4, 0.7, 1.0), start=1):
+        stamp = round(attempt.asked + share * (attempt.ended - attempt.asked))
+        tile = Image.fromarray(theatre.draw(stamp)).resize(TILE, Image.Resampling.LANCZOS)
+        left = 6 + column * (width + 6)
+        row.paste(tile, (left, 40))
+        _label(draw, (left + 6, 44), f'{(stamp - attempt.asked) * 1e-9:.1f} s', 15)
+    return row
+
+
+def _first_person(visit: Visit, stamp: int) -> Image.Image:
+    """The head camera's newest picture at ``stamp``, fitted into a square."""
+    seen = [image for when, image in visit.images if when <= stamp] or [visit.images[0][1]]
+    picture = Image.fromarray(seen[-1])
+    picture.thumbnail((FIRST, FIRST)) if max(picture.size) > FIRST else None
+    scale = FIRST / max(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    square = Image.new('RGB', (FIRST, FIRST))
+    square.paste(picture.resize(size, Image.Resampling.BILINEAR),
+                 ((FIRST - size[0]) // 2, (FIRST - size[1]) // 2))
+    return square
+
+
+def _current(visit: Visit, stamp: int) -> Attempt | None:
+    """The instruction that stands at ``stamp``."""
+    given = [attempt for attempt in visit.attempts if attempt.asked <= stamp]
+    return given[-1] if given else None
+
+
+def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int = 16) -> None:
+    """Text that is readable on any picture."""
+    draw.text(place, text, _INK, font=_font(size), stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font, so that no font needs to be installed."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,161 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which rooms the demo visits and what it asks there: test scenes and test sentences only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+import math
+from pathlib import Path
+import re
+
+import numpy as np
+
+from egomotion_ros.data.instructions import SHAPE_WORDS, Command, free_command, object_command
+from egomotion_ros.data.scenes import (
+    COLOUR_NAMES,
+    OBJECT_COLUMNS,
+    SHAPE_NAMES,
+    STAND_OFF,
+    Scene,
+    sample_scene,
+    scene_seed,
+)
+
+#: Seconds of motion after which the demo changes its mind, or stops the robot.
+INTERRUPT_AFTER = 2.0
+#: Scenes that one run may look through.
+SCENES_PER_RUN = 1000
+
+
+@dataclass(frozen=True)
+class Ask:
+    """
+    One instruction of the script.
+
+    ``then`` says what happens after INTERRUPT_AFTER seconds of motion: '' nothing, 'change' the
+    next instruction is sent, 'stop' the robot is stopped.
+    """
+
+    command: Command
+    then: str = ''
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A room (``seed`` of a test scene, -1 an empty floor) and what is asked there."""
+
+    seed: int
+    asks: tuple[Ask, ...] = field(default_factory=tuple)
+
+
+def default_script(seed: int) -> list[Stop]:
+    """Return seven instructions in six unseen rooms, one changed on the way and one stopped."""
+    rng = np.random.default_rng([seed, 7])
+    scenes = _scenes(seed)
+    stops = []
+    for plan in (('walk_to',), ('walk_to', 'walk_to'), ('stop_at',), ('turn_to',)):
+        scene = next(s for s in scenes if len(_targets(s)) >= len(plan))
+        commands = [_object_command(scene, target, action, rng)
+                    for target, action in zip(_targets(scene), plan)]
+        then = {2: ('change', ''), 1: ('stop',) if plan == ('stop_at',) else ('',)}[len(plan)]
+        stops.append(Stop(scene.seed, tuple(map(Ask, commands, then))))
+    for action in ('walk_forward', 'wave'):
+        stops.append(Stop(next(scenes).seed, (Ask(free_command(action, rng, 'test')),)))
+    return stops
+
+
+def camera_script() -> list[Stop]:
+    """Return what is asked of a real camera, where no object is known; nothing is judged."""
+    texts = (('walk forward', ''), ('turn left', ''), ('wave', ''), ('walk forward', 'change'),
+             ('turn right', ''), ('walk straight ahead', 'stop'))
+    asks = [Ask(Command('', text), then) for text, then in texts]
+    return [Stop(-1, tuple(asks[:3])), Stop(-1, tuple(asks[3:5])), Stop(-1, tuple(asks[5:]))]
+
+
+def read_script(path: Path, seed: int, camera: bool) -> list[Stop]:
+    """
+    Read instructions, one a line; empty lines and those that begin with ``#`` are left out.
+
+    A line that names a colour and a shape gets the next test scene that shows such an object;
+    other lines the next scene.  Raises ValueError where nothing is asked or it is not text.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path}: not a text file ({error})') from error
+    texts = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+    if not texts:
+        raise ValueError(f'{path}: holds no instruction')
+    if camera:
+        return [Stop(-1, (Ask(Command('', text)),)) for text in texts]
+    scenes, stops = _scenes(seed), []
+    for text in texts:
+        kind = _named(text)
+        for scene in scenes:
+            kinds = {(item.colour, item.shape): i for i, item in enumerate(scene.objects)}
+            if kind is None or kinds.get(kind) in _targets(scene):
+                break
+        else:
+            raise ValueError(f'{text!r}: none of {SCENES_PER_RUN} scenes shows that object')
+        action = 'turn_to' if re.match(r'(turn|face|look|rotate)\b', text) else 'walk_to'
+        command = Command('', text) if kind is None else Command(action, text, kinds[kind])
+        stops.append(Stop(scene.seed, (Ask(command),)))
+    return stops
+
+
+def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
+            scale: float) -> np.ndarray | None:
+    """
+    Where a command should end: ``(x, y, yaw)`` in ``odom``, None where nothing can be judged.
+
+    ``start`` (3,) is x, y, yaw of the robot when it was asked; ``scale`` the robot's size, by
+    which the room and all distances are multiplied.
+    """
+    x, y, yaw = start
+    if command.target >= 0 and scene is not None:
+        item = scene.objects[command.target]
+        away = scale * np.array(item.position[:2]) - (x, y)
+        direction = math.atan2(away[1], away[0])
+        if command.action == 'turn_to':
+            return np.array([x, y, direction])
+        reach = max(float(np.hypot(*away)) - scale * (item.radius + STAND_OFF), 0.0)
+        return np.array([x + reach * math.cos(direction), y + reach * math.sin(direction),
+                         direction])
+    if command.action == 'walk_forward':
+        reach = scale * command.params['distance']
+        return np.array([x + reach * math.cos(yaw), y + reach * math.sin(yaw), yaw])
+    if command.action == 'turn':
+        return np.array([x, y, yaw + command.params['angle']])
+    if command.action in ('wave', 'stand_still'):
+        return np.array([x, y, yaw])
+    return None
+
+
+def _scenes(seed: int):
+    """Test scenes of one run; runs of different seeds share none."""
+    if not 0 <= seed < 5000:
+        raise ValueError(f'seed must be in 0..4999, got {seed}')
+    for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN):
+        yield sample_scene(scene_seed('test', index))
+
+
+def _targets(scene: Scene) -> list[int]:
+    """Objects that can be seen and walked to, the main one first."""
+    table, column = scene.table(), OBJECT_COLUMNS.index
+    return [i for i in range(len(scene.objects))
+            if table[i, column('visible')] and table[i, column('clear')]]
+
+
+def _object_command(scene: Scene, target: int, action: str, rng: np.random.Generator) -> Command:
+    item = scene.objects[target]
+    return object_command(action, target, item.colour, item.shape, rng, 'test')
+
+
+def _named(text: str) -> tuple[int, int] | None:
+    """Colour and shape that a sentence names."""
+    words = re.findall('[a-z]+', text.lower())
+    colours = [COLOUR_NAMES.index(word) for word in words if word in COLOUR_NAMES]
+    shapes = [SHAPE_NAMES.index(shape) for word in words for shape in SHAPE_NAMES
+              if word in SHAPE_WORDS[shape]]
+    return (colours[0], shapes[0]) if colours and shapes else None

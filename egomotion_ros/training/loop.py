@@ -106,7 +106,8 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-        _average(shadow, model, config.ema)
+        # Early on the average follows closely, or it would drag the first weights along.
+        _average(shadow, model, min(config.ema, (1 + step) / (10 + step)))
         bar.update()
         for name, figure in {'loss': value.item(), **figures}.items():
             old = logged.get(name, figure)

@@ -25,9 +25,10 @@ ROBOTS = Path(__file__).resolve().parent.parent / 'robots'
 _KEYS = {
     'name', 'model', 'base_link', 'joints', 'leg', 'scale', 'standing', 't_pose', 'links', 'feet',
     'velocity_limits', 'acceleration_limits', 'root_limits', 'camera', 'clearances',
+    'working_range',
 }  # fmt: skip
 _MOVING = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-_OPTIONAL = {'scale', 'velocity_limits', 'root_limits', 'clearances'}
+_OPTIONAL = {'scale', 'velocity_limits', 'root_limits', 'clearances', 'working_range'}
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class RobotDescription:
 
     ``joint_names`` in message order; ``standing`` and ``t_pose`` (J,) rad; ``links`` by SMPL-X
     joint; ``feet`` left, right; ``limits`` of the joints, ``root_limits`` of the base;
+    ``working_range`` (J, 2) inside the position limits, which targets are followed in;
     ``clearances`` pairs of bodies that shall not touch; ``scale`` robot leg / human leg;
     ``home_height`` of the base when standing (m).
     """
@@ -101,6 +103,7 @@ class RobotDescription:
     feet: tuple[Foot, Foot]
     leg: Leg
     clearances: tuple[tuple[str, str], ...]
+    working_range: np.ndarray
     standing: np.ndarray
     t_pose: np.ndarray
     limits: JointLimits
@@ -205,8 +208,12 @@ def _build(data: Any, path: Path, model_text: str | None) -> RobotDescription:
     feet = _feet(data['feet'], model)
     standing, t_pose = (_posture(data[key], names, key) for key in ('standing', 't_pose'))
     limits = _limits(data, names, model, model_path)
-    for key, posture in (('standing', standing), ('t_pose', t_pose)):
-        out = (posture < limits.lower - 1e-6) | (posture > limits.upper + 1e-6)
+    work = _working_range(data.get('working_range'), limits)
+    for key, posture, low, high in (
+        ('standing', standing, *work.T),
+        ('t_pose', t_pose, limits.lower, limits.upper),
+    ):
+        out = (posture < low - 1e-6) | (posture > high + 1e-6)
         if out.any():
             raise ValueError(
                 f'{key}: outside the limits: {[names[j] for j in np.flatnonzero(out)]}'
@@ -248,6 +255,7 @@ def _build(data: Any, path: Path, model_text: str | None) -> RobotDescription:
         clearances=tuple(
             (_body(a, model, 'clearances'), _body(b, model, 'clearances')) for a, b in pairs
         ),
+        working_range=work,
         standing=standing,
         t_pose=t_pose,
         limits=limits,
@@ -340,6 +348,22 @@ def _limits(data: dict, names: tuple[str, ...], model: mujoco.MjModel, path: Pat
     velocity = _by_pattern(data.get('velocity_limits'), names, 'velocity_limits', urdf)
     acceleration = _by_pattern(data['acceleration_limits'], names, 'acceleration_limits', {})
     return JointLimits(lower, upper, velocity, acceleration, names)
+
+
+def _working_range(table: Any, limits: JointLimits) -> np.ndarray:
+    out = np.stack([limits.lower, limits.upper], axis=1)
+    for pattern, pair in (table or {}).items():
+        mine = [j for j, name in enumerate(limits.joint_names) if re.fullmatch(str(pattern), name)]
+        if not mine or not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(
+                f'working_range: expected joint pattern: [low, high], got {pattern!r}'
+            )
+        low, high = (_number(x, f'working_range.{pattern}') for x in pair)
+        out[mine, 0] = np.maximum(out[mine, 0], low)
+        out[mine, 1] = np.minimum(out[mine, 1], high)
+    if (out[:, 0] >= out[:, 1]).any():
+        raise ValueError('working_range: a range is empty or outside the position limits')
+    return out
 
 
 def _by_pattern(

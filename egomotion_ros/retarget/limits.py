@@ -154,6 +154,20 @@ class Box:
         high = np.clip(last + self.change, -down, up)
         return low, high
 
+    def around(self, point: np.ndarray, last: np.ndarray, wider: Box) -> Box:
+        """
+        This box, opened towards ``wider`` just enough for a ``point`` that is outside it.
+
+        After the difference ``last`` the opened box still lets every joint stop.
+        """
+        speed = np.maximum(np.abs(last) - self.change, 0.0)
+        steps = np.ceil(speed / self.change)
+        way = speed * steps - 0.5 * self.change * steps * (steps - 1.0)
+        below = np.maximum(point - np.where(last < 0.0, way, 0.0), wider.lower)
+        above = np.minimum(point + np.where(last > 0.0, way, 0.0), wider.upper)
+        lower, upper = np.minimum(self.lower, below), np.maximum(self.upper, above)
+        return Box(lower, upper, self.rate, self.change)
+
     def start(
         self,
         position: np.ndarray,

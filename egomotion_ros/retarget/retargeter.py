@@ -166,7 +166,7 @@ class Retargeter:
 
     def _first_pose(self, targets: Targets) -> None:
         """Put the stepper at the pose of the first row, found from the standing posture."""
-        stepper, limits = self._stepper, self.description.limits
+        stepper, (lower, upper) = self._stepper, self.description.working_range.T
         qpos = np.zeros(stepper.model.nq)
         qpos[2], qpos[3] = self.description.home_height, 1.0
         qpos[stepper.places] = self.description.standing
@@ -177,8 +177,8 @@ class Retargeter:
         low = -high
         for _ in range(FIRST_STEPS):
             joints = stepper.data.qpos[stepper.places]
-            high[stepper.dofs] = np.minimum(0.3, limits.upper - joints)
-            low[stepper.dofs] = np.maximum(-0.3, limits.lower - joints)
+            high[stepper.dofs] = np.minimum(0.3, upper - joints)
+            low[stepper.dofs] = np.maximum(-0.3, lower - joints)
             if np.abs(stepper.step(low, high, still)).max() < 1e-4:
                 break
 
@@ -194,7 +194,7 @@ class Retargeter:
         if velocity is None:
             self._first_pose(targets)
         stepper.task.set_targets(targets.positions, _wxyz(targets.rotations))
-        box = self._box(step)
+        hard, work = self._boxes(step)
         nv, dofs = stepper.model.nv, stepper.dofs
         joints = stepper.data.qpos[stepper.places].copy()
         point, last = np.zeros(nv), np.zeros(nv)
@@ -205,6 +205,7 @@ class Retargeter:
             begin = joint_box.start(joints, velocity, step)
             last[dofs] = begin[2] - begin[1]
         for row in range(1, len(targets.positions)):
+            box = work.around(point, last, hard)
             low, high = box.interval(point, last)
             if row == 1 and velocity is None:
                 # In motion from the first row on: any speed that can still be stopped.
@@ -221,7 +222,7 @@ class Retargeter:
             track.append((point[dofs].copy(), *self._base()))
         # Brake what is left of the speed; the last three points are equal: exactly at rest.
         while last.any():
-            low, high = box.interval(point, last)
+            low, high = hard.interval(point, last)
             last = np.clip(0.0, low, high)
             qpos = stepper.data.qpos.copy()
             mujoco.mj_integratePos(stepper.model, qpos, last, 1.0)
@@ -240,8 +241,8 @@ class Retargeter:
         )
         return joints, base, turns
 
-    def _box(self, step: float) -> Box:
-        """Box over all degrees of freedom: base linear, base angular, joints."""
+    def _boxes(self, step: float) -> tuple[Box, Box]:
+        """Boxes over all degrees of freedom: of the limits, and of the working range in them."""
         nv, dofs = self._stepper.model.nv, self._stepper.dofs
         joints = Box.of_joints(self.description.limits, step)
         root = self.description.root_limits
@@ -252,7 +253,9 @@ class Retargeter:
         change[3:6] = root.angular_acceleration * step**2
         lower[dofs], upper[dofs] = joints.lower, joints.upper
         rate[dofs], change[dofs] = joints.rate, joints.change
-        return Box(lower, upper, rate, change)
+        hard = Box(lower.copy(), upper.copy(), rate, change)
+        lower[dofs], upper[dofs] = self.description.working_range.T
+        return hard, Box(lower, upper, rate, change)
 
     def _base(self) -> tuple[np.ndarray, np.ndarray]:
         qpos = self._stepper.data.qpos

@@ -35,7 +35,7 @@ ROLL_FRAMES = 5
 #: Frames in which it rises to its free height, and back.
 LIFT_FRAMES = 3
 #: Share of a straight leg's length that targets may ask for; less keeps the knee off its stop.
-REACH = 0.99
+REACH = 0.98
 #: Furthest the pelvis is lowered to reach the floor (m), and frames before and after it.
 MOST_DROP, SPREAD_FRAMES = 0.15, 7
 #: A measured foot this far (m) from where the human foot stands is left standing there.
@@ -147,9 +147,8 @@ class TargetMaker:
         qpos[description.qpos_indices(model)] = joints
         data.qpos = qpos
         mujoco.mj_kinematics(model, data)
-        return BodyPoses(
-            data.xpos[self._ids].copy(), data.xmat[self._ids].reshape(-1, 3, 3).copy()
-        )
+        ids = self._ids if body is None else [model.body(body).id]
+        return BodyPoses(data.xpos[ids].copy(), data.xmat[ids].reshape(-1, 3, 3).copy())
 
     def make(self, motion: HumanMotion, start: BodyPoses | None, blend: float) -> Targets:
         """

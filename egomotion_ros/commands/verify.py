@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 def _onnxruntime(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
     """Compare the optimised kernels of this CPU with the graphs run node by node as written."""
-    from egomotion_ros.runtimes.ort import OrtRuntime
+    from egomotion_ros.runtimes.ort import OrtRuntime, session_options
     runtime = OrtRuntime(bundle.graphs, args.threads)
-    plain = OrtRuntime(bundle.graphs, 1, optimise=False)
+    plain = OrtRuntime(bundle.graphs, options=session_options(1, optimise=False))
     report = _compare(bundle, plain, runtime, args.cases)
     return runtime, report, {'machine': platform.machine(), 'threads': args.threads}
 

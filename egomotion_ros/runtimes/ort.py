@@ -24,21 +24,19 @@ class OrtRuntime(Runtime):
     name = 'onnxruntime'
 
     def __init__(self, specs: Mapping[str, GraphSpec], threads: int = 2,
-                 optimise: bool = True) -> None:
+                 options: onnxruntime.SessionOptions | None = None) -> None:
         """
-        Load the graphs; without ``optimise`` they run node by node as written, for checks.
+        Load the graphs; ``options`` replaces the package's own :func:`session_options`.
 
         Raises ValueError for a thread count < 1 or a graph that does not load.
         """
         super().__init__(specs)
-        if threads < 1:
-            raise ValueError(f'threads must be at least 1, got {threads}')
+        options = session_options(threads) if options is None else options
         self._sessions = {}
         for name, spec in self.specs.items():
             try:
                 self._sessions[name] = onnxruntime.InferenceSession(
-                    str(spec.path), session_options(threads, optimise),
-                    providers=['CPUExecutionProvider'])
+                    str(spec.path), options, providers=['CPUExecutionProvider'])
             except Exception as error:  # the bindings raise their own unrelated classes
                 raise ValueError(f'{spec.path}: ONNX Runtime {onnxruntime.__version__} cannot '
                                  f'load it ({error})') from None
@@ -58,7 +56,14 @@ class OrtRuntime(Runtime):
 
 
 def session_options(threads: int, optimise: bool = True) -> onnxruntime.SessionOptions:
-    """Options measured best on 2 cores (benchmarks/latency.py)."""
+    """
+    Options measured best on 2 cores (benchmarks/graphs.py).
+
+    Without ``optimise`` graphs run node by node as written: slow, for checks.  Raises ValueError
+    for fewer than one thread.
+    """
+    if threads < 1:
+        raise ValueError(f'threads must be at least 1, got {threads}')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -9,6 +9,7 @@ retargeted.  ``python test/fixtures_bundle.py OUT`` writes one for other process
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 import sys
 
@@ -67,10 +68,35 @@ def write_tiny_bundle(out: Path) -> Path:
     return out
 
 
+def _sources() -> str:
+    """Hash of all code that the tiny bundle depends on."""
+    import torch
+
+    import egomotion_ros
+    package = Path(egomotion_ros.__file__).parent
+    files = [Path(__file__), *(package / f'{name}.py' for name in ('bundle', 'text', 'types'))]
+    for folder in ('body', 'models', 'runtimes'):
+        files += sorted((package / folder).glob('*.py'))
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @pytest.fixture(scope='session')
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny bundle, one for the whole session; do not change it, copy it."""
-    return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny')
+def tiny_bundle(pytestconfig: pytest.Config) -> Path:
+    """
+    Folder of the tiny bundle; do not change it, copy it.
+
+    Kept between sessions until the code that makes it changes.
+    """
+    from egomotion_ros.bundle import Bundle
+    out = pytestconfig.cache.mkdir('tiny_bundle') / _sources()
+    try:
+        Bundle.open(out)
+    except ValueError:
+        write_tiny_bundle(out)
+    return out
 
 
 if __name__ == '__main__':

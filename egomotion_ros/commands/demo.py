@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.demo import script
-    from egomotion_ros.demo.film import write_contact_sheet, write_film
+    from egomotion_ros.demo.film import write_pictures
     from egomotion_ros.demo.processes import Children, DemoError
     from egomotion_ros.demo.scores import score, table
     from egomotion_ros.retarget.description import RobotDescription
@@ -78,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
     text = table(scores, judged=args.camera is None)
     print(f'\n{text}\n')
     (args.out / 'table.txt').write_text(text + '\n')
-    write_contact_sheet(args.out / 'contact_sheet.png', visits, scores, robot)
-    write_film(args.out / 'demo.mp4', visits, robot)
+    write_pictures(args.out, visits, scores, robot)
     print(f'{args.out / "demo.mp4"}, {args.out / "contact_sheet.png"}, {args.out / "table.txt"} '
           f'after {time.monotonic() - begun:.0f} s')
     for item in scores:

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from egomotion_ros.data.scenes import sample_scene
+from egomotion_ros.data.scenes import Scene, sample_scene
 from egomotion_ros.demo.record import Attempt, Visit
 from egomotion_ros.demo.scores import Score, tokens, verdict
 from egomotion_ros.retarget.description import RobotDescription
@@ -42,17 +42,7 @@ class Theatre:
         self._world = World(robot, scene, CameraIntrinsics(64, 64, 1.4))
         self._view = View(self._world, *THIRD)
         self._visit = visit
-        path = np.array([state[2][:2] for state in visit.states])
-        points = [path.min(axis=0), path.max(axis=0)]
-        if scene is not None:
-            points += [robot.scale * np.array(item.position[:2]) for item in scene.objects]
-        low, high = np.min(points, axis=0), np.max(points, axis=0)
-        centre = 0.5 * (low + high)
-        reach = max(0.5 * float(np.hypot(*(high - low))), 0.9)
-        self._target = np.array([*centre, 0.45])
-        # From behind and to the left of the start: what is ahead of the robot is in view.
-        away = np.array([-0.62, 0.78]) * (1.55 * reach + 0.9)
-        self._eye = np.array([*(centre + away), 0.75 + 0.75 * reach])
+        self._eye, self._target = viewpoint(visit, robot.scale, scene)
 
     def draw(self, stamp: int) -> np.ndarray:
         """Return the robot at ``stamp`` (ns), (480, 640, 3) uint8 RGB."""
@@ -64,14 +54,41 @@ class Theatre:
         self._view.close()
 
 
-def write_film(path: Path, visits: list[Visit], robot: RobotDescription) -> None:
-    """Write an H.264 mp4 of all visits: first person, third person, instruction below."""
-    count = sum(len(list(_stamps(visit))) for visit in visits)
-    width, height = FIRST + THIRD[0], FIRST + BAR
-    with av.open(str(path), 'w') as container, tqdm(total=count, desc='film', unit='frame') as bar:
+def viewpoint(visit: Visit, scale: float, scene: Scene | None) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Where the third-person camera stands and what it looks at, (3,) each, in ``odom``.
+
+    Behind the robot's start and to its left, so that the robot is near and large, and what it
+    goes to is ahead of it; far enough to see the whole way.
+    """
+    path = np.array([state[2][:2] for state in visit.states])
+    goals = [attempt.goal[:2] for attempt in visit.attempts if attempt.goal is not None]
+    start, middle = path[0], 0.5 * (path.min(axis=0) + path.max(axis=0))
+    ahead = np.mean([scale * np.array(item.position[:2]) for item in scene.objects], axis=0) \
+        if scene is not None else start + (1.0, 0.0)
+    ahead = (ahead - start) / max(float(np.hypot(*(ahead - start))), 1e-6)
+    left = np.array([-ahead[1], ahead[0]])
+    reach = max(float(np.hypot(*(point - start))) for point in [*path, *goals, start + ahead])
+    target = 0.5 * (start + middle) + 0.35 * reach * ahead
+    eye = target + (-0.95 * ahead + 0.95 * left) * (1.05 + 0.42 * reach)
+    return np.array([*eye, 1.0 + 0.35 * reach]), np.array([*target, 0.5])
+
+
+def write_pictures(out: Path, visits: list[Visit], scores: list[Score],
+                   robot: RobotDescription) -> None:
+    """
+    Write ``demo.mp4`` and ``contact_sheet.png`` into ``out``.
+
+    The film (H.264) shows first person, third person and the instruction; the sheet has a row an
+    instruction: the view it was given in, and four moments of what followed.
+    """
+    count = sum(len(_stamps(visit)) for visit in visits)
+    remaining, rows = iter(scores), []
+    with av.open(str(out / 'demo.mp4'), 'w') as container, \
+            tqdm(total=count, desc='film', unit='frame', mininterval=1.0) as bar:
         stream = container.add_stream('libx264', rate=FRAME_RATE,
                                       options={'crf': '23', 'preset': 'veryfast'})
-        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        stream.width, stream.height, stream.pix_fmt = FIRST + THIRD[0], FIRST + BAR, 'yuv420p'
         stream.time_base = Fraction(1, FRAME_RATE)
         for visit in visits:
             theatre = Theatre(visit, robot)
@@ -81,34 +98,23 @@ def write_film(path: Path, visits: list[Visit], robot: RobotDescription) -> None
                     frame = av.VideoFrame.from_ndarray(np.asarray(picture), format='rgb24')
                     container.mux(stream.encode(frame))
                     bar.update()
+                rows += [_row(visit, attempt, next(remaining), theatre)
+                         for attempt in visit.attempts]
             finally:
                 theatre.close()
         container.mux(stream.encode(None))
-
-
-def write_contact_sheet(path: Path, visits: list[Visit], scores: list[Score],
-                        robot: RobotDescription) -> None:
-    """Write a PNG with a row an instruction: the view it was given in, and four moments."""
-    rows = []
-    remaining = iter(scores)
-    for visit in visits:
-        theatre = Theatre(visit, robot)
-        try:
-            rows += [_row(visit, attempt, next(remaining), theatre) for attempt in visit.attempts]
-        finally:
-            theatre.close()
     sheet = Image.new('RGB', (rows[0].width, sum(row.height for row in rows)), _PAPER)
     top = 0
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    sheet.save(path)
+    sheet.save(out / 'contact_sheet.png')
 
 
-def _stamps(visit: Visit) -> Iterator[int]:
+def _stamps(visit: Visit) -> range:
     """Times (ns) of the film's frames of one visit."""
     step = round(1e9 / FRAME_RATE)
-    yield from range(visit.images[0][0], visit.states[-1][0], step)
+    return range(visit.images[0][0], visit.states[-1][0], step)
 
 
 def _compose(visit: Visit, stamp: int, third: np.ndarray) -> Image.Image:
@@ -179,6 +185,7 @@ def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: i
     draw.text(place, text, _INK, font=_font(size), stroke_width=2, stroke_fill=(0, 0, 0))
 
 
+@cache
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Pillow's own font, so that no font needs to be installed."""
     return ImageFont.load_default(size)

@@ -15,19 +15,30 @@ import math
 
 import numpy as np
 
+from egomotion_ros.body.rotations import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+)
 from egomotion_ros.retarget.joining import MotionState, sample, still
 from egomotion_ros.types import RobotMotion
 
 #: Farthest into the future a reference may start (s).
 EARLIEST_START = 2.0
-#: Largest jump from the present state to a new reference that is followed (rad; m).
+#: Largest step from the robot's state to the first row of a reference that is followed (rad; m).
 JOINT_JUMP = 0.5
 ROOT_JUMP = 0.25
+#: Seconds in which the robot catches up with a reference that reached it late.
+CATCH_UP = 0.3
 
 
 class Follower:
     """
     Follows the newest accepted reference, holds where there is none or where it has ended.
+
+    A reference takes effect at its first row's stamp.  Where it arrives later, the robot is
+    behind it by the motion of that delay, and catches up within CATCH_UP seconds.
 
     ``joint_names``, ``lower``, ``upper`` (J,) describe the robot; ``state`` is where it stands.
     A reference that is refused changes nothing: what runs goes on to its own end.
@@ -37,13 +48,14 @@ class Follower:
                  state: MotionState) -> None:
         self.joint_names = tuple(joint_names)
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
-        self._state = state
-        self._running: tuple[int, RobotMotion] | None = None
-        self._next: tuple[int, RobotMotion] | None = None
+        self.place(state)
 
     def place(self, state: MotionState) -> None:
         """Forget every reference and stand at ``state``."""
-        self._state, self._running, self._next = state, None, None
+        self._state = state
+        self._running: tuple[int, RobotMotion] | None = None
+        self._next: tuple[int, RobotMotion] | None = None
+        self._lag: _Lag | None = None
 
     def offer(self, motion: RobotMotion, start: int, now: int) -> None:
         """
@@ -60,7 +72,7 @@ class Follower:
         if seconds < -EARLIEST_START:
             raise ValueError(f'it starts {-seconds:.2f} s from now, at most {EARLIEST_START} s '
                              'are accepted')
-        here, there = self.sample(max(now, start)), sample(motion, max(seconds, 0.0))
+        here, there = self._reference(start), sample(motion, 0.0)
         joint = float(np.abs(here.positions - there.positions).max())
         root = float(np.linalg.norm(here.root_position - there.root_position))
         if joint > JOINT_JUMP or root > ROOT_JUMP:
@@ -71,16 +83,25 @@ class Follower:
     def sample(self, now: int) -> MotionState:
         """Return the state at ``now`` (ns), which must not run backwards while moving."""
         if self._next is not None and now >= self._next[0]:
+            before = self._state
             self._running, self._next = self._next, None
+            self._lag = _Lag(now, before, self._reference(now))
         if self._running is not None:
-            start, motion = self._running
-            seconds = (now - start) * 1e-9
-            self._state = sample(motion, seconds)
-            if seconds >= motion.duration:
-                self._state, self._running = still(
-                    self._state.positions, self._state.root_position,
-                    self._state.root_quaternion), None
+            self._state = self._reference(now)
+            if self._lag is not None:
+                self._state = self._lag.applied(self._state, now)
+            if (now - self._running[0]) * 1e-9 >= self._running[1].duration + CATCH_UP:
+                self._state = still(self._state.positions, self._state.root_position,
+                                    self._state.root_quaternion)
+                self._running = self._lag = None
         return self._state
+
+    def _reference(self, now: int) -> MotionState:
+        """Return what the running reference says of ``now`` (ns); the state where none runs."""
+        if self._running is None:
+            return self._state
+        start, motion = self._running
+        return sample(motion, (now - start) * 1e-9)
 
     @property
     def moving(self) -> bool:
@@ -122,3 +143,27 @@ class Follower:
                        velocities=motion.velocities[:, order],
                        root_quaternion=motion.root_quaternion / norms[:, None])
 
+
+class _Lag:
+    """What a late reference is ahead of the robot by, decaying to zero with a smooth step."""
+
+    def __init__(self, now: int, robot: MotionState, reference: MotionState) -> None:
+        self._start = now
+        self._joints = robot.positions - reference.positions
+        self._root = robot.root_position - reference.root_position
+        self._turn = matrix_to_axis_angle(quaternion_to_matrix(robot.root_quaternion)
+                                          @ quaternion_to_matrix(reference.root_quaternion).T)
+
+    def applied(self, state: MotionState, now: int) -> MotionState:
+        """Return ``state`` of the reference as the robot has it at ``now`` (ns)."""
+        done = min((now - self._start) * 1e-9 / CATCH_UP, 1.0)
+        share = 1.0 - done * done * (3.0 - 2.0 * done)
+        rate = -6.0 * done * (1.0 - done) / CATCH_UP
+        turn = axis_angle_to_matrix(share * self._turn)
+        rotation = turn @ quaternion_to_matrix(state.root_quaternion)
+        twist = state.root_twist + rate * np.concatenate([self._root, self._turn])
+        return replace(
+            state, positions=state.positions + share * self._joints,
+            velocities=state.velocities + rate * self._joints,
+            root_position=state.root_position + share * self._root,
+            root_quaternion=np.asarray(matrix_to_quaternion(rotation)), root_twist=twist)

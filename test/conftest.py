@@ -13,9 +13,10 @@ import os
 from pathlib import Path
 
 from fixtures_bundle import tiny_bundle
+from fixtures_gait import gait_bank, gait_library
 import pytest
 
-__all__ = ['tiny_bundle']
+__all__ = ['gait_bank', 'gait_library', 'tiny_bundle']
 
 #: Root of the checkout; the folder test/ lies in.
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.body.features import FEATURE_DIM, motion_to_features
+from egomotion_ros.body.features import FEATURE_DIM, integrate_root, motion_to_features
 from egomotion_ros.data.episodes import MotionBank, parameter_of
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
@@ -108,3 +108,34 @@ def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, coun
     if not (folder / 'motions.npy').exists():
         make_bank(library, split, count, seed, workers).save(folder)
     return MotionBank.load(folder)
+
+
+def with_moving_starts(bank: MotionBank, count: int, seed: int = 0) -> MotionBank:
+    """
+    Append ``count`` walks that are already under way in their first frame.
+
+    Each is the rest of a walk of the bank from a frame within its first half, followed by its
+    last pose; the goal is seen from that frame.  They teach the generator to go on from a prefix
+    when a new plan joins a running one.
+    """
+    rng = np.random.default_rng([seed, 4])
+    walks = bank.of('walk_to')
+    far = walks[np.linalg.norm(bank.goal[walks, :2], axis=1) > 1.0]
+    if not len(far):
+        raise ValueError('the bank has no walk of more than a metre to cut a moving start from')
+    chosen = rng.choice(far, count)
+    features = np.empty((count, FRAMES, FEATURE_DIM), np.float16)
+    goals = np.empty((count, 3))
+    for k, n in enumerate(chosen):
+        rest = np.asarray(bank.features[n][rng.integers(12, FRAMES // 2):], np.float64)
+        still = np.repeat(rest[-1:], FRAMES - len(rest), axis=0)
+        still[:, :3] = 0.0
+        features[k] = np.concatenate([rest, still])
+        goals[k] = [part[-1] for part in integrate_root(rest)]
+    return MotionBank(
+        features=np.concatenate([bank.features, features]),
+        action=np.concatenate([bank.action, bank.action[chosen]]),
+        goal=np.concatenate([bank.goal, goals]),
+        parameter=np.concatenate([bank.parameter, bank.parameter[chosen]]),
+        performance=np.concatenate([bank.performance, bank.performance[chosen]]),
+        oracle=np.concatenate([bank.oracle, goals]))

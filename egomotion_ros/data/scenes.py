@@ -97,9 +97,7 @@ class SceneObject:
         The point of the start-object line that is :data:`STAND_OFF` before the surface, facing
         the object.
         """
-        reach = max(self.distance - self.radius - STAND_OFF, 0.0)
-        return np.array([reach * np.cos(self.bearing), reach * np.sin(self.bearing),
-                         self.bearing])
+        return stop_pose(self.bearing, self.distance, self.radius)
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,12 @@ class Scene:
             rows[i] = (1, item.colour, item.shape, pixels[i, 0], pixels[i, 1], item.bearing,
                        item.distance, item.radius, seen[i] >= 0.5, way[i])
         return rows
+
+
+def stop_pose(bearing: float, distance: float, radius: float) -> np.ndarray:
+    """Pelvis ``(x, y, yaw)`` before an object: as the columns of the object table describe it."""
+    reach = max(float(distance) - float(radius) - STAND_OFF, 0.0)
+    return np.array([reach * np.cos(bearing), reach * np.sin(bearing), float(bearing)])
 
 
 def footprint_radius(shape: int, width: float) -> float:

@@ -76,7 +76,8 @@ def plan_root(goal: np.ndarray, stride: Stride, rng: np.random.Generator,
     ramp = rng.uniform(0.6, 0.9)
     speed = min(speed, max(way, 1e-3) / (1.4 * ramp))
     step_length = 0.5 * stride.length * np.sqrt(max(speed, 0.3) / stride.speed)
-    count = max(2, int(np.ceil(way / (0.85 * step_length) + 0.9)), int(np.ceil(abs(turn) / _STEP_TURN)) + 1)
+    count = max(2, int(np.ceil(way / (0.85 * step_length) + 0.9)),
+                int(np.ceil(abs(turn) / _STEP_TURN)) + 1)
     duration = max(way / speed + ramp, abs(turn) / np.radians(rng.uniform(60, 90)) + 0.4,
                    count * rng.uniform(0.48, 0.56))
     begin = rng.uniform(0.1, 0.5)

@@ -1,0 +1,49 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""``egomotion data episodes``: write a set of simulated egocentric episodes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+#: What the sub-verb does, in a line.
+HELP = 'render simulated scenes with instructions and the motions that answer them'
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the sub-verb."""
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='set to write')
+    parser.add_argument('--library', type=Path, metavar='DIR',
+                        help='motion library to compose motions of; without it the set has '
+                             'pictures, object tables and instructions, but no motions')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+                        help='scenes, sentences and performances to use (default: train)')
+    parser.add_argument('--scenes', type=int, default=3000, metavar='N',
+                        help='count of scenes (default: 3000); more can be added later')
+    parser.add_argument('--motions', type=int, default=7000, metavar='N',
+                        help='size of the motion bank the scenes are built around '
+                             '(default: 7000)')
+    parser.add_argument('--seed', type=int, default=0, metavar='S',
+                        help='range of scenes, 0 to 9 (default: 0)')
+    parser.add_argument('--workers', type=int, default=1, metavar='N',
+                        help='processes that render (default: 1)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the set and print what it holds; finished shards of an earlier run are kept."""
+    from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+    from egomotion_ros.data.episodes_bank import load_or_make_bank
+    from egomotion_ros.data.gait import GaitLibrary
+    from egomotion_ros.data.instructions import ACTIONS
+    from egomotion_ros.data.library import MotionLibrary
+
+    if args.library is not None:
+        gait = GaitLibrary.cut(MotionLibrary.open(args.library))
+        load_or_make_bank(args.out, gait, args.split, args.motions, args.seed, args.workers)
+    write_episodes(args.out, args.split, args.scenes, args.seed, args.workers)
+    written = EpisodeSet.open(args.out)
+    print(f'{len(written.images)} scenes, {len(written)} episodes -> {args.out}')
+    for number, action in enumerate(ACTIONS):
+        print(f'  {action:<13} {int((written.action == number).sum()):>7}')
+    return 0

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         from egomotion_ros.nodes.client import EgoMotionClient
         from egomotion_ros.nodes.errors import NodeError
     except ImportError as error:
-        raise ValueError(f'ROS 2 is not available here ({error}); see `egomotion doctor`') from None
+        raise ValueError(f'no ROS 2 here ({error}); see `egomotion doctor`') from None
     try:
         with EgoMotionClient(args.namespace) as client:
             made = client.generate(

@@ -10,7 +10,8 @@ and the motion being played.  Its lock is held for milliseconds, never while a m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,25 +21,27 @@ from egomotion_ros.nodes.conversions import PlanInfo
 from egomotion_ros.nodes.diagnostics import Health
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.goals import Goal
+from egomotion_ros.nodes.instructions import check_instruction, check_numbers
 from egomotion_ros.nodes.observer import Observer, View
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
-from egomotion_ros.nodes.player import Player
-from egomotion_ros.text import InstructionTooLongError, clean_instruction
-from egomotion_ros.types import PlanarPose, PrimitivePlan
+from egomotion_ros.nodes.player import Player, Playing
+from egomotion_ros.nodes.status import StatusBoard
+from egomotion_ros.retarget.joining import MotionState
+from egomotion_ros.types import PrimitivePlan
 
 if TYPE_CHECKING:
     from egomotion_ros.nodes.lifecycle import ManagedNode
     from egomotion_ros.pipeline import EgoMotionPipeline
 
+#: Seconds between two ticks while there is something to do.
+TICK = 0.05
 _STAGES = {
     'reason': Status.REASONING,
     'generate': Status.GENERATING,
     'retarget': Status.RETARGETING,
 }
-#: Seconds between two ticks while there is something to do.
-TICK = 0.05
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Task:
     What was asked: ``goal`` None for the topic.
 
     ``next_plan`` (ns, ROS clock) when to plan again, None for never; ``published`` True once a
-    plan of it was sent.
+    plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan.
     """
 
     instruction: str
@@ -69,17 +72,17 @@ class Controller:
         observer: Observer,
         outputs: Outputs,
         health: Health,
+        on_busy: Callable[[], None],
     ) -> None:
+        """Take the parts; ``on_busy`` is called when :meth:`tick` is wanted from now on."""
         self._node, self._parameters, self._pipeline = node, parameters, pipeline
-        self._observer, self._outputs, self.health = observer, outputs, health
-        self._clock, self._log = node.get_clock(), node.get_logger()
+        self._observer, self._outputs, self._health = observer, outputs, health
+        self._clock, self._log, self._on_busy = node.get_clock(), node.get_logger(), on_busy
         self._lock = threading.RLock()
         self._player = Player(pipeline.robot.limits, pipeline.robot.root_limits)
         self._task: Task | None = None
-        self._status = Status()
-        self._last_info: PlanInfo | None = None
-        #: Called when there is something to do, so that ticking begins.
-        self.on_busy = lambda: None
+        self._info: PlanInfo | None = None
+        self.status = StatusBoard(self._clock, outputs.status)
         self._worker = PlanWorker(
             pipeline,
             observer,
@@ -87,7 +90,7 @@ class Controller:
             self._on_stage,
             self._on_planned,
             self._on_failed,
-            self._log.error,
+            lambda text: self._log.error(text),
         )
 
     # What is asked ----------------------------------------------------------------------------
@@ -133,13 +136,13 @@ class Controller:
 
     # Stop -------------------------------------------------------------------------------------
     def halt(
-        self, code: ErrorCode, message: str, at: int | None = None, error: bool = False
+        self, code: ErrorCode, text: str, at: int | None = None, is_fault: bool = False
     ) -> bool:
         """
         End the task and come to rest: the one way everything ends that does not end well.
 
-        ``at`` (ns) is where on its clock the running motion is taken up, now if None.  Returns
-        whether a deceleration was published.
+        ``at`` (ns) is where on its clock the running motion is taken up, now if None;
+        ``is_fault`` marks what nobody asked for.  Returns whether a deceleration was published.
         """
         with self._lock:
             self._worker.cancel()
@@ -147,161 +150,130 @@ class Controller:
             now = self._clock.now().nanoseconds
             stopping = self._player.stop(now if at is None else at, self._measured())
             if stopping is not None:
-                if at is not None:
-                    self._player.restamp(now)
-                    stopping = self._player.playing
-                self._outputs.play(stopping, self._info(stopping.start))
-                self.health.stops += 1
-            if task is not None or stopping is not None:
-                self.health.failed(code, message)
-                # rclpy wants one severity a line of source.
-                if error:
-                    self._log.error(f'{code.name}: {message}')
-                else:
-                    self._log.warning(f'{code.name}: {message}')
+                stopping = self._player.restamp(now)
+                self._outputs.play(stopping, replace(self._info, stamp=now))
             if task is not None and task.goal is not None:
-                self._fill(task)
-                task.goal.finish(code, message)
-            moving = self._player.is_moving(now)
-            refused = error and not moving
-            state = Status.STOPPING if moving else Status.REFUSED if refused else Status.HOLDING
+                task.goal.result.plan_id = task.plan_id
+                task.goal.finish(code, text)
             if task is not None or stopping is not None:
-                self._set_status(state, code, message)
-            self.on_busy()
+                self._health.failed(code, text)
+                self._complain(is_fault, f'{code.name}: {text}')
+                moving = self._player.is_moving(now)
+                resting = Status.REFUSED if is_fault else Status.HOLDING
+                self.status.show(Status.STOPPING if moving else resting, code, text)
+            self._on_busy()
             return stopping is not None
 
-    def on_clock_jump(self, jump_ns: int) -> None:
-        """After the clock jumped by ``jump_ns``: stop from where the motion was before it."""
+    def on_clock_jump(self, jump: int) -> None:
+        """After the clock jumped by ``jump`` ns: stop from where the motion was before it."""
         with self._lock:
             now = self._clock.now().nanoseconds
             self._observer.clear()
-            if self._task is not None or self._player.is_moving(now - jump_ns):
-                self.halt(
-                    ErrorCode.CLOCK_JUMPED,
-                    f'the clock jumped by {1e-9 * jump_ns:.3f} s',
-                    at=now - jump_ns,
-                )
+            if self._task is not None or self._player.is_moving(now - jump):
+                text = f'the clock jumped by {1e-9 * jump:.3f} s'
+                self.halt(ErrorCode.CLOCK_JUMPED, text, at=now - jump, is_fault=True)
             if not self._player.is_stopping(now):
                 self._player.forget()
 
     def on_output_switched(self, enabled: bool) -> None:
         """Parameter output_enabled: off stops; on waits for a new instruction."""
-        self.halt(ErrorCode.STOPPED, f'output {"enabled" if enabled else "disabled"}')
         with self._lock:
-            self._status.output_enabled = enabled
-            self._outputs.status(self._status)
+            self.status.output(enabled)
+            self.halt(ErrorCode.STOPPED, f'output {"enabled" if enabled else "disabled"}')
+            self.status.show(self.status.state, self.status.code, self.status.text)
 
     # Life -------------------------------------------------------------------------------------
     def start(self) -> None:
         """Publish that nothing is going on."""
         with self._lock:
             self._player.forget()
-            self._set_status(Status.IDLE, ErrorCode.NONE, '')
+            self.status.output(self._parameters['output_enabled'])
+            self.status.about('', '')
+            self.status.show(Status.IDLE, anew=True)
 
     def close(self) -> None:
         """End the planning thread; waits for the stage under way."""
         self._worker.close()
 
     @property
-    def state_name(self) -> str:
-        """Name of the status constant."""
-        return _NAMES[self._status.state]
-
-    @property
     def is_busy(self) -> bool:
         """True while there is a task, a plan being made or a motion under way."""
         with self._lock:
-            now = self._clock.now().nanoseconds
             return (
                 self._task is not None
                 or self._worker.current is not None
-                or self._player.is_moving(now)
+                or self._player.is_moving(self._clock.now().nanoseconds)
             )
 
     def tick(self) -> bool:
         """Look after what is going on; returns False when there is nothing left to do."""
         with self._lock:
             now = self._clock.now().nanoseconds
-            moving = self._player.is_moving(now)
-            self._watch(now, moving)
+            self._watch(now)
             moving = self._player.is_moving(now)
             task = self._task
             if task is not None and self._worker.current is None:
                 if task.next_plan is not None and now >= task.next_plan:
                     self._request(task)
-                elif not moving and task.published and task.next_plan is None:
-                    self._complete(task)
+                elif task.published and task.next_plan is None and not moving:
+                    self._complete()
             if task is not None and task.goal is not None:
                 progress = self._player.progress(now) if task.published else 0.0
-                task.goal.feedback(self._status.state, progress, list(task.tokens))
-            if not moving and self._status.state == Status.STOPPING:
-                self._set_status(Status.HOLDING, self._status.code, self._status.message)
-            elif not moving and self._task is None and self._status.state == Status.EXECUTING:
-                self._set_status(Status.IDLE, ErrorCode.NONE, '')
-            if not self.is_busy:
-                self._observer.close()
-                return False
-            return True
+                task.goal.feedback(self.status.state, progress, list(task.tokens))
+            if not moving and self.status.state == Status.STOPPING:
+                self.status.show(Status.HOLDING, self.status.code, self.status.text)
+            if self.is_busy:
+                return True
+            self._observer.close()
+            return False
 
-    def _watch(self, now: int, moving: bool) -> None:
+    def _watch(self, now: int) -> None:
         """Halt where an input went silent or planning takes too long."""
+        p, task = self._parameters, self._task
         request = self._worker.current
-        if request is not None:
-            most = self._parameters['planning_timeout']
-            if time.monotonic() - request.started > most:
-                self.halt(ErrorCode.TIMEOUT, f'no plan within {most} s', error=True)
-                return
-        if moving and not self._player.playing.hold:
-            most = self._parameters['joint_states.timeout']
+        if request is not None and time.monotonic() - request.started > p['planning_timeout']:
+            text = f'no plan within {p["planning_timeout"]} s'
+            self.halt(ErrorCode.TIMEOUT, text, is_fault=True)
+            return
+        if self._player.is_moving(now) and not self._player.is_stopping(now):
             silence = self._observer.joint_states.silence()
-            if self._parameters['joint_states.required'] and silence > most:
-                self.halt(
-                    ErrorCode.STALE_JOINT_STATES,
-                    f'no joint states for {silence:.2f} s',
-                    error=True,
-                )
+            if p['joint_states.required'] and silence > p['joint_states.timeout']:
+                text = f'no joint states for {silence:.2f} s'
+                self.halt(ErrorCode.STALE_JOINT_STATES, text, is_fault=True)
                 return
-        task = self._task
-        if task is not None and task.goal is None and task.next_plan is not None:
-            most = self._parameters['image.timeout']
+        if task is not None and task.published and task.next_plan is not None:
             silence = self._observer.image.silence()
-            if task.published and silence > most:
-                self.halt(ErrorCode.STALE_IMAGE, f'no image for {silence:.2f} s', error=True)
+            if silence > p['image.timeout']:
+                self.halt(ErrorCode.STALE_IMAGE, f'no image for {silence:.2f} s', is_fault=True)
 
     # Planning ---------------------------------------------------------------------------------
     def _begin(self, task: Task) -> None:
         before, self._task = self._task, task
         if before is not None and before.goal is not None:
-            self._fill(before)
+            before.goal.result.plan_id = before.plan_id
             before.goal.finish(ErrorCode.PREEMPTED, 'a newer goal came')
         self._observer.open()
         self._request(task)
-        self.on_busy()
+        self._on_busy()
 
     def _request(self, task: Task) -> None:
-        goal = task.goal.request if task.goal is not None else None
-        guidance = goal.guidance if goal is not None else 0.0
-        steps = goal.steps if goal is not None else 0
-        request = PlanRequest(
-            instruction=task.instruction,
-            seed=goal.seed if goal is not None else 0,
-            guidance=(guidance or self._parameters['guidance']) or None,
-            steps=(steps or self._parameters['steps']) or None,
-        )
+        p = self._parameters
+        seed, guidance, steps, period = 0, p['guidance'], p['steps'], p['replan_period']
+        if task.goal is not None:
+            goal, period = task.goal.request, 0.0
+            seed, guidance, steps = goal.seed, goal.guidance or guidance, goal.steps or steps
+        request = PlanRequest(task.instruction, seed, guidance or None, steps or None)
         task.plan_id = request.plan_id
-        period = self._parameters['replan_period']
-        task.next_plan = None
-        if goal is None and period > 0:
-            task.next_plan = self._clock.now().nanoseconds + round(1e9 * period)
+        now = self._clock.now().nanoseconds
+        task.next_plan = now + round(1e9 * period) if period > 0 else None
+        self.status.about(task.instruction, task.plan_id)
         self._worker.submit(request)
 
     def _start_of(self, view: View) -> Start:
         """Where a plan made from ``view`` starts (called by the planning thread)."""
         stamp = view.observation.stamp
         with self._lock:
-            if self._player.is_moving(stamp) and self._player.is_moving(
-                self._clock.now().nanoseconds
-            ):
+            if self._player.is_moving(max(stamp, self._clock.now().nanoseconds)):
                 state = self._player.state(stamp)
                 prefix = self._player.prefix(stamp, self._parameters['latency_budget'])
                 root = (state.root_position, state.root_quaternion)
@@ -321,57 +293,52 @@ class Controller:
                 return
             if primitives is not None:
                 self._task.tokens = tuple(int(x) for x in primitives.tokens[:, 0])
-            self._set_status(_STAGES[stage], ErrorCode.NONE, '')
+            self.status.show(_STAGES[stage])
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:
-            if planned.request.cancelled.is_set() or self._task is None:
-                return
             task = self._task
+            if planned.request.cancelled.is_set() or task is None:
+                return
             now = self._clock.now().nanoseconds
             enabled = self._parameters['output_enabled']
-            held_back = not enabled or (task.goal is not None and not task.goal.request.execute)
+            goal = task.goal
+            held_back = not enabled or (goal is not None and not goal.request.execute)
             if held_back:
                 info = self._describe(planned, now)
                 message = self._outputs.preview(planned, info)
             else:
                 playing = self._play(planned, now)
-                info = self._describe(planned, playing.start)
-                self._last_info = info
+                info = self._info = self._describe(planned, playing.start)
                 message = self._outputs.play(playing, info)
             latency = 1e-6 * (self._node.steady_clock.now().nanoseconds - planned.view.arrived)
             primitives = self._outputs.explain(planned, info)
             task.published = True
-            self.health.planned(latency, planned.milliseconds)
-            self._status.latency_ms = latency
-            self._status.reason_ms = planned.milliseconds['reason']
-            self._status.generate_ms = planned.milliseconds['generate']
-            self._status.retarget_ms = planned.milliseconds['retarget']
-            if task.goal is not None:
-                self._fill(task, planned)
-                task.goal.result.robot_motion = message
-                task.goal.result.primitives = primitives
+            self._health.planned(latency, planned.milliseconds)
+            self.status.times(latency, planned.milliseconds)
+            if goal is not None:
+                goal.result.plan_id, goal.result.seed = info.plan_id, info.seed
+                goal.result.robot_motion, goal.result.primitives = message, primitives
+                goal.result.reason_ms = planned.milliseconds['reason']
+                goal.result.generate_ms = planned.milliseconds['generate']
+                goal.result.retarget_ms = planned.milliseconds['retarget']
             moving = self._player.is_moving(now)
-            self._set_status(
+            self.status.show(
                 Status.EXECUTING if moving else Status.IDLE,
-                ErrorCode.NONE,
-                '' if enabled else 'output disabled: shown on robot_motion_preview only',
+                text='' if enabled else 'output disabled: shown on robot_motion_preview only',
             )
-            if held_back and task.goal is not None:
-                self._complete(task)
+            if held_back and goal is not None:
+                self._complete()
 
-    def _play(self, planned: Planned, now: int):
+    def _play(self, planned: Planned, now: int) -> Playing:
+        """Let the plan begin, or join what is under way; NodeError where it comes too late."""
         if not self._player.is_moving(now) and not planned.continues:
             return self._player.begin(planned.robot, planned.human, now)
+        p = self._parameters
         observed = planned.view.observation.stamp if planned.continues else now
         try:
             return self._player.follow(
-                planned.robot,
-                planned.human,
-                observed,
-                now,
-                self._parameters['lead'],
-                self._parameters['blend'],
+                planned.robot, planned.human, observed, now, p['lead'], p['blend']
             )
         except ValueError as error:
             raise NodeError(ErrorCode.PLAN_INVALID, str(error)) from error
@@ -379,43 +346,42 @@ class Controller:
     def _on_failed(self, request: PlanRequest, error: NodeError) -> None:
         with self._lock:
             if not request.cancelled.is_set():
-                self.halt(error.code, error.message, error=True)
+                self.halt(error.code, error.message, is_fault=True)
 
-    def _complete(self, task: Task) -> None:
+    def _complete(self) -> None:
         """Let the task end well: its motion is over, or was held back."""
-        self._task = None
+        task, self._task = self._task, None
         if task.goal is not None:
             task.goal.finish()
         if not self._player.is_moving(self._clock.now().nanoseconds):
-            self._set_status(Status.IDLE, ErrorCode.NONE, '')
+            self.status.about('', '')
+            self.status.show(Status.IDLE)
 
-    # Words ------------------------------------------------------------------------------------
+    # Small things -----------------------------------------------------------------------------
     def _refuse(self, error: NodeError) -> None:
         """Say no to something new; what is going on goes on."""
-        self._log.error(str(error))
-        self.health.failed(error.code, error.message)
-        if self.is_busy:
-            self._set_status(self._status.state, error.code, error.message)
-        else:
-            self._set_status(Status.REFUSED, error.code, error.message)
+        self._complain(False, str(error))
+        self._health.failed(error.code, error.message)
+        state = self.status.state if self.is_busy else Status.REFUSED
+        self.status.show(state, error.code, error.message)
 
-    def _measured(self):
+    def _complain(self, is_fault: bool, text: str) -> None:
+        # rclpy ties one severity to one line of code.
+        if is_fault:
+            self._log.error(text)
+        else:
+            self._log.warning(text)
+
+    def _measured(self) -> MotionState | None:
+        """Measured state as far as it is known without waiting; the base as commanded if not."""
         try:
-            state, has_root = self._observer.measure()
+            state, has_root = self._observer.measure(patient=False)
         except NodeError:
             return None
         commanded = self._player.state(self._clock.now().nanoseconds)
         if state is None or has_root or commanded is None:
             return state
-        # Without odometry the base is where it was told to be.
-        return type(state)(
-            state.positions,
-            state.velocities,
-            commanded.root_position,
-            commanded.root_quaternion,
-            commanded.root_twist,
-            commanded.contacts,
-        )
+        return replace(commanded, positions=state.positions, velocities=state.velocities)
 
     def _describe(self, planned: Planned, stamp: int) -> PlanInfo:
         observation = planned.view.observation
@@ -427,67 +393,4 @@ class Controller:
             observation_stamp=observation.stamp,
             observation_root=observation.root,
             frame_id=self._parameters['odom.frame'],
-        )
-
-    def _info(self, stamp: int) -> PlanInfo:
-        """Header of a stop: the plan it ends, if there is one."""
-        last = self._last_info
-        return PlanInfo(
-            plan_id=last.plan_id if last else '',
-            seed=last.seed if last else 0,
-            bundle_hash=self._pipeline.bundle.hash,
-            stamp=stamp,
-            observation_stamp=last.observation_stamp if last else 0,
-            observation_root=last.observation_root if last else PlanarPose(),
-            frame_id=self._parameters['odom.frame'],
-        )
-
-    def _fill(self, task: Task, planned: Planned | None = None) -> None:
-        result = task.goal.result
-        result.plan_id = task.plan_id
-        if planned is not None:
-            result.seed = planned.primitives.seed
-            result.reason_ms = planned.milliseconds['reason']
-            result.generate_ms = planned.milliseconds['generate']
-            result.retarget_ms = planned.milliseconds['retarget']
-
-    def _set_status(self, state: int, code: int, message: str) -> None:
-        status = self._status
-        before = (status.state, status.code, status.message, status.plan_id, status.instruction)
-        status.state, status.code, status.message = state, int(code), message
-        if self._task is not None:
-            status.instruction, status.plan_id = self._task.instruction, self._task.plan_id
-        elif state == Status.IDLE:
-            status.instruction = status.plan_id = ''
-        status.output_enabled = self._parameters['output_enabled']
-        now = (status.state, status.code, status.message, status.plan_id, status.instruction)
-        if now != before or not status.header.stamp.sec:
-            status.header.stamp = self._clock.now().to_msg()
-            self._outputs.status(status)
-
-
-_NAMES = {
-    getattr(Status, name): name.lower()
-    for name in 'IDLE REASONING GENERATING RETARGETING EXECUTING STOPPING HOLDING REFUSED'.split()
-}
-
-
-def check_instruction(text: str) -> str:
-    """Return the instruction as the models see it; raises NodeError for one that is none."""
-    if not text.strip():
-        raise NodeError(ErrorCode.EMPTY_INSTRUCTION, 'the instruction is empty')
-    try:
-        return clean_instruction(text)
-    except InstructionTooLongError as error:
-        raise NodeError(ErrorCode.INSTRUCTION_TOO_LONG, str(error)) from error
-    except ValueError as error:
-        raise NodeError(ErrorCode.BAD_INSTRUCTION, str(error)) from error
-
-
-def check_numbers(guidance: float, steps: int) -> None:
-    """Raise NodeError for a guidance or a count of steps that no bundle takes."""
-    if not 0.0 <= guidance <= 20.0 or steps > 100:
-        raise NodeError(
-            ErrorCode.PLAN_INVALID,
-            f'expected guidance 0..20 and steps 0..100, got {guidance} and {steps}',
         )

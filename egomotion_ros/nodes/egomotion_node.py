@@ -19,6 +19,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
@@ -34,10 +35,12 @@ from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.qos import profile
 
-#: Threads of the executor: inputs, control, one waiting goal, one ending goal.
+#: Threads of the executor: orders and stop, ticking, one waiting goal, one ending goal.
 THREADS = 4
 #: Clock jumps forward above this (s) stop motion, as every jump back does.
 FORWARD_JUMP = 3.0
+#: Longest time (s) that deactivation waits until subscribers have the stop.
+FLUSH = 0.3
 
 
 def _load(**options):
@@ -57,7 +60,6 @@ class EgoMotionNode(ManagedNode):
         self.parameters.on_change = self._parameters_changed
         self._load_pipeline = load_pipeline
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None
-        self._inputs = MutuallyExclusiveCallbackGroup()
         # Re-entrant: what stops motion waits for nothing but the controller's short lock.
         self._control = ReentrantCallbackGroup()
         self._ticking = MutuallyExclusiveCallbackGroup()
@@ -102,13 +104,10 @@ class EgoMotionNode(ManagedNode):
             self.get_fully_qualified_name(), self.pipeline.backend, self.pipeline.bundle.hash
         )
         self.outputs = Outputs(self, p, self.pipeline.robot)
-        self.observer = Observer(
-            self, p, self._inputs, self.pipeline.camera, self.pipeline.robot
-        )
+        self.observer = Observer(self, p, self.pipeline.camera, self.pipeline.robot)
         self.controller = Controller(
-            self, p, self.pipeline, self.observer, self.outputs, self.health
+            self, p, self.pipeline, self.observer, self.outputs, self.health, self._tick.reset
         )
-        self.controller.on_busy = self._tick.reset
         self.get_logger().info(
             f'bundle {self.pipeline.bundle.hash[:12]} on {self.pipeline.backend} for '
             f'{self.pipeline.robot.name}, output '
@@ -135,7 +134,8 @@ class EgoMotionNode(ManagedNode):
             self.destroy_subscription(self._instruction)
             self._instruction = None
         self._report.cancel()
-        self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated')
+        if self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated'):
+            self.outputs.flush(FLUSH)
         self._tick.cancel()
         self.observer.close()
 
@@ -146,18 +146,13 @@ class EgoMotionNode(ManagedNode):
         if self.controller is not None:
             self.controller.close()
         if self.observer is not None:
-            self.observer.close()
+            self.observer.destroy()
         if self.outputs is not None:
             self.outputs.close()
         if self.pipeline is not None:
             self.pipeline.close()
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None
         self.parameters.frozen = False
-
-    def flush(self, seconds: float = 0.5) -> None:
-        """Wait until subscribers have the last motion."""
-        if self.outputs is not None:
-            self.outputs.flush(seconds)
 
     # Callbacks --------------------------------------------------------------------------------
     def _on_instruction(self, message: String) -> None:
@@ -193,7 +188,7 @@ class EgoMotionNode(ManagedNode):
             self.outputs.diagnostics(
                 self.health.report(
                     self.get_clock().now().to_msg(),
-                    self.controller.state_name,
+                    self.controller.status.name,
                     self.observer,
                     self.parameters['output_enabled'],
                 )
@@ -227,6 +222,8 @@ def run(node: ManagedNode) -> None:
                 executor.spin_once(timeout_sec=0.5)
             except ExternalShutdownException:
                 return
+            except InvalidHandle:
+                continue  # an entity was destroyed while it was waited for
             except Exception as error:
                 node.get_logger().error(f'a callback failed: {error!r}')
 
@@ -237,7 +234,6 @@ def run(node: ManagedNode) -> None:
         pass
     try:
         node.trigger_shutdown()
-        node.flush()
     except Exception as error:
         node.get_logger().error(f'shutdown: {error!r}')
     done.set()
@@ -251,7 +247,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = EgoMotionNode()
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         print(f'egomotion_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 1

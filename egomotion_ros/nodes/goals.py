@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds the server may take to note a cancel request it has itself accepted.
 CANCEL_NOTED = 2.0
+#: Seconds a result is kept for clients that ask late; each holds a whole motion.
+RESULT_KEPT = 60
 
 
 class Goal:
@@ -92,6 +94,7 @@ class GoalServer:
             handle_accepted_callback=node.guarded(self._accepted),
             cancel_callback=self._cancel,
             callback_group=ReentrantCallbackGroup(),
+            result_timeout=RESULT_KEPT,
         )
 
     def serve(self, controller: Controller | None) -> None:
@@ -121,9 +124,11 @@ class GoalServer:
         handle.execute()
 
     def _execute(self, handle: ServerGoalHandle) -> GenerateMotion.Result:
-        goal = self._goals.pop(bytes(handle.goal_id.uuid))
-        result = goal.wait()
-        return result
+        name = bytes(handle.goal_id.uuid)
+        try:
+            return self._goals[name].wait()
+        finally:
+            del self._goals[name]
 
     def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         goal = self._goals.get(bytes(handle.goal_id.uuid))

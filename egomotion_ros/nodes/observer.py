@@ -15,26 +15,29 @@ from geometry_msgs.msg import PoseStamped
 import mujoco
 from nav_msgs.msg import Odometry
 import numpy as np
-from rclpy.callback_groups import CallbackGroup
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from egomotion_ros.body.rotations import quaternion_to_matrix
 from egomotion_ros.nodes.conversions import pose_from_msg
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.images import decode, decode_compressed
-from egomotion_ros.nodes.inputs import Channel, Sample
+from egomotion_ros.nodes.inputs import Channel, Inputs, Sample
 from egomotion_ros.nodes.parameters import Parameters, joint_map
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.rectify import Lens, Rectifier
+from egomotion_ros.nodes.robot_state import (
+    around,
+    between,
+    check_frame,
+    read_joints,
+    read_odometry,
+)
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import MotionState, still
 from egomotion_ros.types import CameraIntrinsics, CameraPose, Observation, PlanarPose
 
 if TYPE_CHECKING:
     from egomotion_ros.nodes.egomotion_node import EgoMotionNode
-
-#: A position this far (rad) outside the limits is no measurement of this robot.
-BEYOND = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,6 @@ class Observer:
         self,
         node: EgoMotionNode,
         parameters: Parameters,
-        group: CallbackGroup,
         camera: CameraIntrinsics,
         robot: RobotDescription,
     ) -> None:
@@ -69,7 +71,7 @@ class Observer:
         self._names = joint_map(parameters['joint_map'])
 
         def channel(kind: type, topic: str, name: str, keep: int = 1) -> Channel:
-            return Channel(node, kind, topic, profile(parameters[f'qos.{name}']), group, keep)
+            return Channel(node, kind, topic, profile(parameters[f'qos.{name}']), keep)
 
         compressed = parameters['image.transport'] == 'compressed'
         self.image = (
@@ -82,22 +84,26 @@ class Observer:
         self.joint_states = channel(JointState, 'joint_states', 'joint_states')
         self.odom = channel(Odometry, 'odom', 'odom', keep=200)
         self.head_pose = channel(PoseStamped, 'head_pose', 'head_pose', keep=50)
-        self.channels = [self.image, self.camera_info, self.joint_states, self.odom]
+        channels = [self.image, self.camera_info, self.joint_states, self.odom]
         if parameters['camera.source'] == 'topic':
-            self.channels.append(self.head_pose)
+            channels.append(self.head_pose)
+        self._inputs = Inputs(node, channels)
+        self.channels = channels
         self._rectifier: tuple[tuple, Rectifier] | None = None
         self._model = robot.kinematics
         self._data = mujoco.MjData(self._model)
 
     def open(self) -> None:
         """Subscribe to all inputs."""
-        for channel in self.channels:
-            channel.open()
+        self._inputs.open()
 
     def close(self) -> None:
         """Unsubscribe."""
-        for channel in self.channels:
-            channel.close()
+        self._inputs.close()
+
+    def destroy(self) -> None:
+        """Close for good."""
+        self._inputs.destroy()
 
     def clear(self) -> None:
         """Forget everything that came."""
@@ -107,7 +113,7 @@ class Observer:
     @property
     def is_open(self) -> bool:
         """True while subscribed."""
-        return self.image.is_open
+        return self._inputs.is_open
 
     def look(self, instruction: str) -> View:
         """
@@ -121,9 +127,7 @@ class Observer:
                 ErrorCode.NO_IMAGE,
                 f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
             )
-        self._fresh(
-            sample, 'image', self._parameters['image.max_age'], ErrorCode.STALE_IMAGE
-        )
+        self._fresh(sample, 'image', self._parameters['image.max_age'], ErrorCode.STALE_IMAGE)
         state, has_root = self.measure(sample.stamp)
         try:
             pixels = self._decode(self.image.read(sample))
@@ -139,16 +143,20 @@ class Observer:
         )
 
     # The robot --------------------------------------------------------------------------------
-    def measure(self, stamp: int | None = None) -> tuple[MotionState | None, bool]:
+    def measure(
+        self, stamp: int | None = None, patient: bool = True
+    ) -> tuple[MotionState | None, bool]:
         """
         Measured state of the robot, its base at ``stamp`` (ns; None: the newest).
+
+        Waits for required messages that did not come yet, unless not ``patient`` (when stopping).
 
         Returns the state (None where joint states are neither there nor required) and whether
         the base was measured.  Raises NodeError for states that are required and missing, stale
         or bad.
         """
-        joints = self._joints()
-        base = self._base(stamp)
+        joints = self._joints(patient)
+        base = self._base(stamp, patient)
         if joints is None:
             return None, False
         positions, velocities = joints
@@ -167,11 +175,11 @@ class Observer:
             base is not None,
         )
 
-    def _joints(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def _joints(self, patient: bool) -> tuple[np.ndarray, np.ndarray] | None:
         timeout = self._parameters['joint_states.timeout']
         sample = self.joint_states.newest()
         required = self._parameters['joint_states.required']
-        if sample is None and required:
+        if sample is None and required and patient:
             sample = self.joint_states.wait(timeout)
         if sample is None:
             if required:
@@ -185,11 +193,13 @@ class Observer:
         except ValueError as error:
             raise NodeError(ErrorCode.BAD_JOINT_STATES, str(error)) from error
 
-    def _base(self, stamp: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def _base(
+        self, stamp: int | None, patient: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Position (3,), quaternion (4,) and twist (6,) of the base link at ``stamp``."""
         required = self._parameters['odom.required']
         samples = self.odom.all()
-        if not samples and required:
+        if not samples and required and patient:
             self.odom.wait(self._parameters['odom.timeout'])
             samples = self.odom.all()
         if not samples:
@@ -298,7 +308,7 @@ class Observer:
         nearest = min(samples, key=lambda sample: abs(sample.stamp - stamp))
         try:
             message = self.head_pose.read(nearest)
-            _check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
+            check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
             position, quaternion = pose_from_msg(message.pose)
         except ValueError as error:
             raise NodeError(ErrorCode.NO_ODOMETRY, str(error)) from error
@@ -313,95 +323,6 @@ class Observer:
             raise NodeError(code, f'the stamp of the {what} lies {-age:.3g} s in the future')
 
 
-def read_joints(
-    message: JointState, robot: RobotDescription, names: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Positions and velocities (J,) in the order of ``robot.joint_names``.
-
-    ``names`` maps names of the description to those of the message.  Velocities that the message
-    does not carry are zero.  Raises ValueError for joints that are missing or stand twice, sizes
-    that do not fit, numbers that are not finite, or positions that no such robot can have.
-    """
-    if len(set(message.name)) != len(message.name):
-        twice = sorted({n for n in message.name if message.name.count(n) > 1})
-        raise ValueError(f'joint states: {", ".join(twice)} stand twice')
-    if len(message.position) != len(message.name):
-        raise ValueError(
-            f'joint states: {len(message.name)} names but {len(message.position)} positions'
-        )
-    if len(message.velocity) not in (0, len(message.name)):
-        raise ValueError(
-            f'joint states: {len(message.name)} names but {len(message.velocity)} velocities'
-        )
-    place = {name: i for i, name in enumerate(message.name)}
-    wanted = [names.get(name, name) for name in robot.joint_names]
-    missing = [name for name in wanted if name not in place]
-    if missing:
-        raise ValueError(f'joint states: missing {", ".join(missing)}')
-    rows = [place[name] for name in wanted]
-    positions = np.array(message.position, dtype=np.float64)[rows]
-    velocities = np.zeros(len(rows))
-    if len(message.velocity):
-        velocities = np.array(message.velocity, dtype=np.float64)[rows]
-    if not (np.isfinite(positions).all() and np.isfinite(velocities).all()):
-        bad = np.flatnonzero(~(np.isfinite(positions) & np.isfinite(velocities)))
-        raise ValueError(f'joint states: {wanted[bad[0]]} is not finite')
-    limits = robot.limits
-    out = np.maximum(limits.lower - positions, positions - limits.upper)
-    if out.max() > BEYOND:
-        worst = int(out.argmax())
-        raise ValueError(
-            f'joint states: {wanted[worst]} at {positions[worst]:.2f} rad is {out[worst]:.2f} rad '
-            'outside its limits'
-        )
-    return positions, velocities
-
-
-def read_odometry(
-    message: Odometry, frame: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Position, quaternion and twist (linear, angular; in ``frame``) of the base link.
-
-    Raises ValueError for another frame, numbers that are not finite or no unit quaternion.
-    """
-    _check_frame(message.header.frame_id, frame, 'odometry')
-    position, quaternion = pose_from_msg(message.pose.pose)
-    linear, angular = message.twist.twist.linear, message.twist.twist.angular
-    twist = np.array([[linear.x, linear.y, linear.z], [angular.x, angular.y, angular.z]])
-    if not np.isfinite(twist).all():
-        raise ValueError('odometry: twist must be finite')
-    # REP-105 odometry gives its twist in the child frame.
-    return position, quaternion, (twist @ quaternion_to_matrix(quaternion).T).ravel()
-
-
-def around(samples: list[Sample], stamp: int | None) -> list[Sample]:
-    """Return the samples just before and after ``stamp``, or the one that is nearest."""
-    if stamp is None:
-        return samples[-1:]
-    before = [sample for sample in samples if sample.stamp <= stamp]
-    after = [sample for sample in samples if sample.stamp > stamp]
-    return before[-1:] + after[:1]
-
-
-def between(
-    states: list[tuple[np.ndarray, np.ndarray, np.ndarray]], stamps: list[int], stamp: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Interpolate one or two states at ``stamp``; never beyond them."""
-    if len(states) == 1 or stamp is None:
-        return states[-1]
-    (p, q, v), (p2, q2, v2) = states
-    share = (stamp - stamps[0]) / max(stamps[1] - stamps[0], 1)
-    q2 = q2 if np.dot(q, q2) >= 0 else -q2
-    quaternion = (1 - share) * q + share * q2
-    return (
-        (1 - share) * p + share * p2,
-        quaternion / np.linalg.norm(quaternion),
-        (1 - share) * v + share * v2,
-    )
-
-
 def rpy_matrix(rpy: np.ndarray | list[float]) -> np.ndarray:
     """Rotation matrix (3, 3) of fixed-axis roll, pitch, yaw (URDF convention)."""
     (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
@@ -412,11 +333,6 @@ def rpy_matrix(rpy: np.ndarray | list[float]) -> np.ndarray:
             [-sp, cp * sr, cp * cr],
         ]
     )
-
-
-def _check_frame(frame: str, expected: str, what: str) -> None:
-    if frame != expected:
-        raise ValueError(f'{what}: expected the frame {expected!r}, got {frame!r}')
 
 
 def _fingerprint(info: CameraInfo) -> tuple:

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 class Outputs:
     """The node's lifecycle publishers; silent unless the node is active."""
 
-    def __init__(
-        self, node: ManagedNode, parameters: Parameters, robot: RobotDescription
-    ) -> None:
+    def __init__(self, node: ManagedNode, parameters: Parameters, robot: RobotDescription) -> None:
         def publisher(kind: type, topic: str, name: str):
             return node.create_lifecycle_publisher(kind, topic, profile(name))
 
@@ -79,9 +77,7 @@ class Outputs:
             self._human.publish(human_to_msg(planned.human, info))
         if self._markers.get_subscription_count():
             self._markers.publish(
-                plan_markers(
-                    planned.human, planned.robot, info, planned.primitives.instruction
-                )
+                plan_markers(planned.human, planned.robot, info, planned.primitives.instruction)
             )
         return primitives
 

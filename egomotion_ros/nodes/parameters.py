@@ -54,103 +54,160 @@ SPECS: tuple[Spec, ...] = (
     Spec('backend', 'onnxruntime', 'runtime of the bundle: onnxruntime, tensorrt or torch'),
     Spec('threads', 2, 'CPU threads of the runtime', span=(1, 64)),
     Spec(
-        'image.transport', 'raw', 'topic image (raw) or image/compressed (compressed)',
+        'image.transport',
+        'raw',
+        'topic image (raw) or image/compressed (compressed)',
         choices=('raw', 'compressed'),
     ),
     Spec(
-        'image.max_age', 0.5, '[s] oldest image that a plan may start from',
-        span=(0.01, 60.0), live=True,
-    ),
-    Spec(
-        'image.timeout', 2.0, '[s] without an image until a plan is refused or motion stopped',
-        span=(0.1, 60.0), live=True,
-    ),
-    Spec(
-        'camera.hfov', 0.0, '[rad] horizontal field of view of an undistorted camera; '
-        '0: from camera_info', span=(0.0, 3.0), live=True,
-    ),
-    Spec(
-        'camera.rectified', False, 'the image is rectified: use P of camera_info, no distortion',
+        'image.max_age',
+        0.5,
+        '[s] oldest image that a plan may start from',
+        span=(0.01, 60.0),
         live=True,
     ),
     Spec(
-        'camera.rotate', 0, '[deg] clockwise turn that makes the picture upright',
-        choices=(0, 90, 180, 270), live=True,
+        'image.timeout',
+        2.0,
+        '[s] without an image until a plan is refused or motion stopped',
+        span=(0.1, 60.0),
+        live=True,
     ),
     Spec(
-        'camera.source', 'robot', 'where the camera is: from the robot description and the joint '
+        'camera.hfov',
+        0.0,
+        '[rad] horizontal field of view of an undistorted camera; 0: from camera_info',
+        span=(0.0, 3.0),
+        live=True,
+    ),
+    Spec(
+        'camera.rectified',
+        False,
+        'the image is rectified: use P of camera_info, no distortion',
+        live=True,
+    ),
+    Spec(
+        'camera.rotate',
+        0,
+        '[deg] clockwise turn that makes the picture upright',
+        choices=(0, 90, 180, 270),
+        live=True,
+    ),
+    Spec(
+        'camera.source',
+        'robot',
+        'where the camera is: from the robot description and the joint '
         'states (robot), from camera.position and camera.rpy (parameters), from the topic '
-        'head_pose (topic)', choices=('robot', 'parameters', 'topic'),
+        'head_pose (topic)',
+        choices=('robot', 'parameters', 'topic'),
     ),
     Spec(
-        'camera.position', [0.08, 0.0, 0.45], '[m] optical centre in the base link '
-        '(X forward, Y left, Z up)', length=3, live=True,
+        'camera.position',
+        [0.08, 0.0, 0.45],
+        '[m] optical centre in the base link (X forward, Y left, Z up)',
+        length=3,
+        live=True,
     ),
     Spec(
-        'camera.rpy', [0.0, 0.6, 0.0], '[rad] roll, pitch, yaw of the camera body axes (X along '
-        'the optical axis) in the base link; positive pitch looks down', length=3, live=True,
+        'camera.rpy',
+        [0.0, 0.6, 0.0],
+        '[rad] roll, pitch, yaw of the camera body axes (X along '
+        'the optical axis) in the base link; positive pitch looks down',
+        length=3,
+        live=True,
     ),
     Spec(
-        'floor_height', 0.0, '[m] Z of the floor in the odometry frame',
-        span=(-1000.0, 1000.0), live=True,
+        'floor_height',
+        0.0,
+        '[m] Z of the floor in the odometry frame',
+        span=(-1000.0, 1000.0),
+        live=True,
     ),
     Spec(
-        'base_height', 0.75, '[m] height of the base link over the floor, used without odometry',
-        span=(0.05, 5.0), live=True,
+        'base_height',
+        0.75,
+        '[m] height of the base link over the floor, used without odometry',
+        span=(0.05, 5.0),
+        live=True,
     ),
     Spec('odom.required', True, 'refuse plans without odometry; false: the robot starts at 0'),
     Spec('odom.frame', 'odom', 'frame of odometry and of every motion'),
     Spec(
-        'odom.timeout', 0.5, '[s] oldest odometry that a plan may start from',
-        span=(0.01, 60.0), live=True,
-    ),
-    Spec(
-        'joint_states.required', True, 'refuse plans and stop without fresh joint states; '
-        'false: without them plans start from the pose the robot description calls neutral',
-    ),
-    Spec(
-        'joint_states.timeout', 0.5, '[s] without joint states until motion is stopped',
-        span=(0.01, 60.0), live=True,
-    ),
-    Spec(
-        'future_tolerance', 0.1, '[s] how far in the future the stamp of an input may lie',
-        span=(0.0, 10.0), live=True,
-    ),
-    Spec(
-        'replan_period', 2.0, '[s] between plans while an instruction stands; '
-        '0: one plan per instruction', span=(0.0, 60.0), live=True,
-    ),
-    Spec(
-        'latency_budget', 0.6, '[s] of the running motion after the image that a new plan keeps',
-        span=(0.0, 3.0), live=True,
-    ),
-    Spec(
-        'lead', 0.1, '[s] after publication in which a new motion repeats the running one',
-        span=(0.0, 1.0), live=True,
-    ),
-    Spec(
-        'blend', 0.4, '[s] in which a new motion leaves the running one', span=(0.05, 3.0),
+        'odom.timeout',
+        0.5,
+        '[s] oldest odometry that a plan may start from',
+        span=(0.01, 60.0),
         live=True,
     ),
     Spec(
-        'planning_timeout', 20.0, '[s] until planning is given up', span=(0.1, 600.0), live=True
+        'joint_states.required',
+        True,
+        'refuse plans and stop without fresh joint states; '
+        'false: without them plans start from the pose the robot description calls neutral',
     ),
     Spec(
-        'guidance', 0.0, 'classifier-free guidance; 0: the default of the bundle',
-        span=(0.0, 20.0), live=True,
+        'joint_states.timeout',
+        0.5,
+        '[s] without joint states until motion is stopped',
+        span=(0.01, 60.0),
+        live=True,
     ),
     Spec(
-        'steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, 200), live=True
+        'future_tolerance',
+        0.1,
+        '[s] how far in the future the stamp of an input may lie',
+        span=(0.0, 10.0),
+        live=True,
     ),
     Spec(
-        'output_enabled', True, 'false: motion goes to robot_motion_preview only, nothing may '
-        'move; switching to false stops a running motion', live=True,
+        'replan_period',
+        2.0,
+        '[s] between plans while an instruction stands; 0: one plan per instruction',
+        span=(0.0, 60.0),
+        live=True,
     ),
     Spec(
-        'publish_states', False, 'frozen hidden states ride on motion_primitives', live=True
+        'latency_budget',
+        0.6,
+        '[s] of the running motion after the image that a new plan keeps',
+        span=(0.0, 3.0),
+        live=True,
     ),
     Spec(
-        'joint_map', [''], 'pairs description_name:controller_name for joint_states and '
+        'lead',
+        0.1,
+        '[s] after publication in which a new motion repeats the running one',
+        span=(0.0, 1.0),
+        live=True,
+    ),
+    Spec(
+        'blend',
+        0.4,
+        '[s] in which a new motion leaves the running one',
+        span=(0.05, 3.0),
+        live=True,
+    ),
+    Spec('planning_timeout', 20.0, '[s] until planning is given up', span=(0.1, 600.0), live=True),
+    Spec(
+        'guidance',
+        0.0,
+        'classifier-free guidance; 0: the default of the bundle',
+        span=(0.0, 20.0),
+        live=True,
+    ),
+    Spec('steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, 200), live=True),
+    Spec(
+        'output_enabled',
+        True,
+        'false: motion goes to robot_motion_preview only, nothing may '
+        'move; switching to false stops a running motion',
+        live=True,
+    ),
+    Spec('publish_states', False, 'frozen hidden states ride on motion_primitives', live=True),
+    Spec(
+        'joint_map',
+        [''],
+        'pairs description_name:controller_name for joint_states and '
         'joint_trajectory where names differ',
     ),
     _qos('image', 'sensor'),

@@ -201,9 +201,7 @@ class PlanWorker:
             primitives, start.prefix, seed, request.guidance, request.steps
         )
         stage('retarget', primitives)
-        robot = self._pipeline.retarget(
-            human, start.positions, start.root, start.velocities
-        )
+        robot = self._pipeline.retarget(human, start.positions, start.root, start.velocities)
         check_motion(robot, self._pipeline.robot.limits)
         stage('')
         spent = 1000.0 * np.diff(marks[1:])

@@ -143,9 +143,10 @@ class Player:
         self.playing = Playing(motion, now, None, now, hold=True)
         return self.playing
 
-    def restamp(self, now: int) -> None:
-        """Let the motion under way start ``now``: its clock was set to another time."""
+    def restamp(self, now: int) -> Playing:
+        """Let the motion under way start ``now``: its clock may have been set."""
         self.playing = replace(self.playing, start=now, human_start=now)
+        return self.playing
 
     def forget(self) -> None:
         """Nothing runs any more."""
@@ -161,9 +162,7 @@ def check_motion(motion: RobotMotion, limits: JointLimits) -> None:
     """
     if motion.joint_names != limits.joint_names:
         raise ValueError(f'motion: expected the joints {limits.joint_names}')
-    for name in (
-        'positions velocities root_position root_quaternion root_twist contacts'.split()
-    ):
+    for name in 'positions velocities root_position root_quaternion root_twist contacts'.split():
         rows = getattr(motion, name)
         if len(rows) != motion.steps or not np.isfinite(rows).all():
             raise ValueError(f'motion: {name} must have {motion.steps} finite rows')

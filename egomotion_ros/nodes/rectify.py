@@ -100,9 +100,7 @@ class Lens:
         zero = np.zeros(3)
         flat = np.ascontiguousarray(rays, dtype=np.float64).reshape(-1, 1, 3)
         if self.model in ('equidistant', 'fisheye'):
-            pixels, _ = cv2.fisheye.projectPoints(
-                flat, zero, zero, self.matrix, self.distortion
-            )
+            pixels, _ = cv2.fisheye.projectPoints(flat, zero, zero, self.matrix, self.distortion)
         else:
             pixels, _ = cv2.projectPoints(flat, zero, zero, self.matrix, self.distortion)
         pixels = pixels.reshape(-1, 2)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+import os
 import sys
 
 #: Verb -> what it does. A verb's module is imported only when the verb is called, so that
@@ -26,6 +27,9 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if not os.environ.get('DISPLAY'):
+        # MuJoCo reads this when it is first imported; its own default needs a screen.
+        os.environ.setdefault('MUJOCO_GL', 'egl')
     parser = argparse.ArgumentParser(
         prog='egomotion', description='Egocentric image + instruction -> humanoid motion.')
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')

@@ -16,10 +16,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
-    parser.add_argument('--episodes', type=Path, help='training episodes (egomotion data episodes)')
+    parser.add_argument('--episodes', type=Path,
+                        help='episodes to learn from (egomotion data episodes)')
     parser.add_argument('--val', type=Path, help='held-out episodes for the curves')
     parser.add_argument('--out', type=Path, required=True,
-                        help='folder of checkpoints, one sub-folder a stage; resumed if unfinished')
+                        help='folder of checkpoints, one a stage; an unfinished run goes on')
     parser.add_argument('--init', type=Path, help='reasoner checkpoint to start stage 1 from')
     parser.add_argument('--stage1-scenes', type=float, default=0.65, metavar='SHARE',
                         help='share of the scenes stage 1 sees; stage 2 gets states of the others')

@@ -148,11 +148,11 @@ class Reasoner(nn.Module):
     def forward(self, pixels: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
                 base: Tensor) -> ReasonerOutput:
         """
-        Teacher-forced pass with base codes ``base`` (B, W); other arguments as :meth:`prompt`,
-        but one picture may have several questions: ``pixels`` (S, ...), B a multiple of S, rows
-        grouped by picture.
+        Run a teacher-forced pass with base codes ``base`` (B, W).
 
-        The output carries the answers of the grounding heads.  W may be 0: the prompt alone.
+        Other arguments as :meth:`prompt`, but one picture may have several questions: ``pixels``
+        (S, ...), B a multiple of S, rows grouped by picture.  The output carries the answers of
+        the grounding heads.  W may be 0: the prompt alone.
         """
         features = self.image_features(pixels)
         questions = len(text) // len(features)

@@ -16,8 +16,13 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 from transformers import (
-    AutoConfig, AutoModelForImageTextToText, LlamaConfig, LlamaModel, PreTrainedConfig,
-    PreTrainedModel)
+    AutoConfig,
+    AutoModelForImageTextToText,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 

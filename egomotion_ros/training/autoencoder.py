@@ -17,7 +17,12 @@ from egomotion_ros.models.checkpoints import build, save_model
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.training.loop import read_config, train
 from egomotion_ros.training.motions import (
-    MotionCorpus, aligned_error, held_out_windows, open_bank, reconstruction_loss)
+    MotionCorpus,
+    aligned_error,
+    held_out_windows,
+    open_bank,
+    reconstruction_loss,
+)
 
 
 def train_autoencoder(config_path: Path, library_dir: Path, out: Path,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from egomotion_ros.body.features import integrate_root
-from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.episodes import EpisodeSet, MotionBank
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model
@@ -37,12 +37,12 @@ SENSITIVE_AFTER = 1500
 
 @torch.no_grad()
 def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, out: Path,
-                   decoded_share: float = 0.5, batch: int = 96) -> tuple[np.ndarray, np.ndarray]:
+                   decoded: np.ndarray, batch: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """
     States (E, P + W, D) float16 and masks (E, P + W) of the episodes ``rows``, kept in ``out``.
 
-    ``decoded_share`` of the batches run on the reasoner's own codes.  An existing file of the
-    right shape is used again.
+    ``decoded`` (E,) is True where the reasoner runs on its own codes instead of the true ones.
+    An existing file of the right shape is used again.
     """
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
     probe = reasoner_states(reasoner, source, rows[:1], False)
@@ -54,12 +54,15 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
     out.mkdir(parents=True, exist_ok=True)
     states = np.lib.format.open_memmap(out / 'states.part.npy', 'w+', np.float16, shape)
     masks = np.zeros(shape[:2], bool)
-    for n, start in enumerate(tqdm(range(0, len(rows), batch), desc='states', mininterval=5)):
-        part = rows[start:start + batch]
-        decoded = (n * decoded_share) % 1.0 + decoded_share >= 1.0
-        answer, mask = reasoner_states(reasoner, source, part, decoded)
-        states[start:start + batch] = answer.numpy()
-        masks[start:start + batch] = mask.numpy()
+    order = np.argsort(decoded, kind='stable')
+    starts = [*range(0, int((~decoded).sum()), batch), *range(int((~decoded).sum()), len(rows),
+                                                              batch)]
+    for start, stop in tqdm(list(zip(starts, [*starts[1:], len(rows)], strict=True)),
+                            desc='states', mininterval=5):
+        part = np.sort(order[start:stop])
+        answer, mask = reasoner_states(reasoner, source, rows[part], bool(decoded[part[0]]))
+        states[part] = answer.numpy()
+        masks[part] = mask.numpy()
     states.flush()
     (out / 'states.part.npy').rename(states_path)
     np.save(mask_path, masks)
@@ -86,6 +89,11 @@ def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: in
     return torch.cat([autoencoder.encode(torch.from_numpy(
         np.asarray(features[n:n + batch], np.float32)))
         for n in range(0, len(features), batch)])
+
+
+def under_way(bank: MotionBank) -> np.ndarray:
+    """(M,) True for motions that do not start at rest: they need a prefix to be well defined."""
+    return np.abs(np.asarray(bank.features[:, :8, 1], np.float32)).mean(1) > 0.3
 
 
 def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latents: Tensor,
@@ -166,16 +174,17 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         shown = np.arange(len(episodes.images))[part]
         rows = np.flatnonzero(np.isin(episodes.scene, shown))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
-        states, mask = collect_states(reasoner, source, rows, store, share)
+        # The reasoner cannot see that a motion is under way: there its own codes are the truth.
+        decoded = (np.random.default_rng(0).random(len(rows)) < share) | under_way(
+            episodes.bank)[episodes.motion[rows]]
+        states, mask = collect_states(reasoner, source, rows, store, decoded)
         return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
 
     episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
     generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
     motions = episodes.motion[rows]
-    # A motion that is under way in its first frames needs its prefix to be well defined.
-    first = np.asarray(episodes.bank.features[:, :8, 1], np.float32)
-    moving = torch.from_numpy(np.abs(first).mean(1) > 0.3)
+    moving = torch.from_numpy(under_way(episodes.bank))
     drop = float(data.get('drop', 0.12))
     path_weight = float(data.get('path_weight', 1.0))
 

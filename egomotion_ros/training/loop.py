@@ -24,8 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 import yaml
 
-from egomotion_ros.models.checkpoints import (
-    load_tensors, save_json, save_model, save_tensors)
+from egomotion_ros.models.checkpoints import load_tensors, save_json, save_model, save_tensors
 
 #: ``loss(model, rng, step)`` -> loss and figures to log.
 Loss = Callable[[nn.Module, np.random.Generator, int], tuple[Tensor, dict[str, float]]]

@@ -13,8 +13,14 @@ import torch.nn.functional as F
 
 from egomotion_ros.body.edits import mirror
 from egomotion_ros.body.features import (
-    CONTACTS, FEATURE_DIM, VELOCITY, YAW_RATE, feature_positions, integrate_root,
-    motion_to_features)
+    CONTACTS,
+    FEATURE_DIM,
+    VELOCITY,
+    YAW_RATE,
+    feature_positions,
+    integrate_root,
+    motion_to_features,
+)
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.data.episodes import MotionBank
 from egomotion_ros.data.library import MotionLibrary

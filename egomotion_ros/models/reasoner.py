@@ -46,7 +46,7 @@ class ReasonerConfig:
     codes: int = 256
     levels: int = 4
     windows: int = PLAN_WINDOWS
-    text_tokens: int = 32
+    text_tokens: int = 40
     text_vocabulary: int = 512
     colours: int = 8
     shapes: int = 5

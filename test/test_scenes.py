@@ -12,7 +12,7 @@ from egomotion_ros.data.instructions import (
     object_command,
     templates,
 )
-from egomotion_ros.data.render import SceneRenderer
+from egomotion_ros.data.render import SceneRenderer, add_scene, mujoco
 from egomotion_ros.data.scenes import (
     CAMERA,
     COLOUR_NAMES,
@@ -21,6 +21,7 @@ from egomotion_ros.data.scenes import (
     OBJECT_COLUMNS,
     SEPARATION,
     SHAPE_NAMES,
+    camera_rotation,
     project,
     sample_scene,
     scene_seed,
@@ -87,6 +88,27 @@ def test_scenes_are_fit_to_ask_about(train_scenes):
     same_shape = np.mean([any(o.shape == s.objects[0].shape for o in s.objects[1:])
                           for s in train_scenes])
     assert same_colour > 0.8 and same_shape > 0.8
+
+
+def test_scene_added_to_another_world_looks_the_same(renderer, train_scenes):
+    scene = train_scenes[4]
+    spec = mujoco.MjSpec()
+    add_scene(spec, scene)
+    pose = scene.camera
+    forward = camera_rotation(pose)
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, (forward * [1, -1, -1]).ravel())
+    spec.worldbody.add_camera(name='head', pos=[0, 0, pose.height], quat=quat, fovy=80)
+    spec.visual.map.znear = 0.005
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    view = mujoco.Renderer(model, 128, 128)
+    view.update_scene(data, camera='head')
+    other = view.render().astype(int)
+    view.close()
+    close = np.abs(other - renderer.render(scene)).max(-1) < 40
+    assert close.mean() > 0.9
 
 
 def test_projection_of_known_points():

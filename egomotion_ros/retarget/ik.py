@@ -127,8 +127,8 @@ class Stepper:
         """
         Go one step (nv,) towards the task's target within ``low`` <= step <= ``high``.
 
-        ``wish`` (nv,) is the step the regularisation prefers.  Raises RuntimeError if the solver
-        gives up, which a box that contains a step cannot cause.
+        ``wish`` (nv,) is the step the regularisation prefers.  Should the solver give up, the
+        step is the slowest one in the box: the robot brakes, inside its limits.
         """
         configuration, nv = self.configuration, self.model.nv
         problem = mink.build_ik(configuration, [self.task], 1.0, 1e-6, limits=[])
@@ -191,9 +191,9 @@ class Stepper:
                 H=hessian, f=gradient, A=self._rows, bupper=self._upper, blower=self._lower
             )
         step, _, flag, _ = self._solver.solve()
-        if flag < 1:
-            raise RuntimeError(f'inverse kinematics: DAQP stopped with code {flag}')
-        return np.clip(step, self._lower[: self.model.nv], self._upper[: self.model.nv])
+        low, high = self._lower[: self.model.nv], self._upper[: self.model.nv]
+        solved = flag >= 1 and np.isfinite(step).all()
+        return np.clip(step if solved else 0.0, low, high)
 
 
 def _geom_pairs(

@@ -12,6 +12,7 @@ import numpy as np
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.skeleton import FOOT_HEIGHTS, FOOT_JOINTS
 from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.robot_model import without_meshes
 from egomotion_ros.types import HumanMotion, RobotMotion
 
 #: Heights at which a foot point counts half and less (m): ankles, toes (UniEgoMotion, ICCV 2025).
@@ -93,7 +94,7 @@ def self_collisions(description: RobotDescription, motion: RobotMotion) -> int:
     Pairs that touch in the standing posture or in the T pose already are the model's own and do
     not count; neither do bodies joined by a joint.  Uses the collision geometry with its meshes.
     """
-    model = description.spec().compile()
+    model = without_meshes(description.spec(), keep_colliding=True)
     data = mujoco.MjData(model)
     where = description.qpos_indices(model)
     own: set[tuple[int, int]] = set()

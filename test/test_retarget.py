@@ -1,0 +1,321 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Retargeting: limits, feet, continuity and refusals, on three robots."""
+
+from dataclasses import replace
+from pathlib import Path
+import sys
+import time
+
+import mujoco
+import numpy as np
+import pytest
+
+from egomotion_ros.body.rotations import quaternion_to_matrix
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.joining import decelerate, join, sample
+from egomotion_ros.retarget.limits import check
+from egomotion_ros.retarget.quality import (
+    configurations,
+    human_feet,
+    robot_feet,
+    self_collisions,
+)
+from egomotion_ros.retarget.retargeter import Retargeter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from retarget_motions import TOY_MJCF, TOY_YAML, standing, walk, wild  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def toy_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('toy')
+    (folder / 'toy.xml').write_text(TOY_MJCF)
+    (folder / 'toy.yaml').write_text(TOY_YAML)
+    return folder / 'toy.yaml'
+
+
+@pytest.fixture(scope='module')
+def retargeters(toy_file):
+    names = ('unitree_g1', 'booster_t1', toy_file)
+    made = [Retargeter(RobotDescription.load(name)) for name in names]
+    return {r.description.name: r for r in made}
+
+
+@pytest.fixture(params=['unitree_g1', 'booster_t1', 'toy'])
+def retargeter(request, retargeters):
+    return retargeters[request.param]
+
+
+@pytest.fixture
+def g1(retargeters):
+    return retargeters['unitree_g1']
+
+
+def foot_track(description, motion):
+    """Positions (T, 2, 4, 3) of the corners of the soles."""
+    model, data = description.kinematics, mujoco.MjData(description.kinematics)
+    out = np.empty((motion.steps, 2, 4, 3))
+    for row, qpos in enumerate(configurations(description, motion, model)):
+        data.qpos = qpos
+        mujoco.mj_kinematics(model, data)
+        for side, foot in enumerate(description.feet):
+            body = data.body(foot.body)
+            out[row, side] = body.xpos + foot.points @ body.xmat.reshape(3, 3).T
+    return out
+
+
+def assert_inside(motion, description):
+    violations = check(motion, description.limits)
+    assert violations.total == 0, violations
+    assert violations.acceleration == 0, violations
+    for array in (motion.positions, motion.root_position, motion.root_quaternion):
+        assert np.isfinite(array).all()
+    np.testing.assert_allclose(np.linalg.norm(motion.root_quaternion, axis=1), 1.0, atol=1e-9)
+    np.testing.assert_allclose(motion.velocities[-1], 0.0, atol=1e-12)
+    np.testing.assert_allclose(motion.root_twist[-1], 0.0, atol=1e-9)
+
+
+def test_walk_keeps_every_limit_and_ends_at_rest(retargeter):
+    description = retargeter.description
+    human = walk(scale=description.scale)
+    motion = retargeter.retarget(human)
+    assert motion.joint_names == description.joint_names
+    assert motion.steps >= human.frames
+    assert_inside(motion, description)
+    way = motion.root_position[-1, 0] - motion.root_position[0, 0]
+    assert way == pytest.approx(human.root_position[-1, 0], abs=0.03)
+
+
+def test_planted_feet_are_flat_on_the_floor_and_stand_still(retargeter):
+    description = retargeter.description
+    human = walk(scale=description.scale)
+    motion = retargeter.retarget(human)
+    corners = foot_track(description, motion)
+    assert corners[..., 2].min() > -0.008
+    planted = motion.contacts >= 0.5
+    assert 0.3 < planted.mean() < 0.9
+    for side in range(2):
+        # Rows well inside a contact.
+        deep = planted[:, side].copy()
+        for shift in (1, 2, -1, -2):
+            deep &= np.roll(planted[:, side], shift)
+        heights = corners[deep, side, :, 2]
+        assert np.abs(heights).max() < 0.008
+        both = deep[1:] & deep[:-1]
+        speed = np.linalg.norm(np.diff(corners[:, side, :, :2], axis=0), axis=-1)[both] * 30
+        assert speed.mean() < 0.03
+
+
+def test_feet_slide_no_more_than_those_of_the_human(retargeter):
+    description = retargeter.description
+    human = walk(scale=description.scale)
+    of_human, of_robot = (
+        human_feet(human),
+        robot_feet(description, retargeter.retarget(human)),
+    )
+    assert of_robot.slide <= 1.5 * of_human.slide
+    assert of_robot.stance_speed <= 1.5 * max(of_human.stance_speed, 0.02)
+
+
+def test_swing_feet_leave_the_floor(g1):
+    motion = g1.retarget(walk(scale=g1.description.scale))
+    corners = foot_track(g1.description, motion)
+    assert (corners[:, :, :, 2].min(axis=2).max(axis=0) > 0.03).all()
+
+
+def test_g1_walks_upright_with_bent_knees(g1):
+    description = g1.description
+    motion = g1.retarget(walk(scale=description.scale))
+    knees = [description.joint_names.index(f'{s}_knee_joint') for s in ('left', 'right')]
+    assert motion.positions[:, knees].min() > 0.1
+    assert motion.positions[:, knees].max() > 0.6
+    up = quaternion_to_matrix(motion.root_quaternion)[:, 2, 2]
+    assert up.min() > np.cos(0.2)
+    np.testing.assert_allclose(
+        motion.root_position[:, 2], description.home_height, atol=0.15 * description.home_height
+    )
+    assert self_collisions(description, motion) == 0
+
+
+def test_standing_human_gives_the_standing_robot(g1):
+    description = g1.description
+    motion = g1.retarget(standing(scale=description.scale))
+    legs = slice(0, 12)
+    np.testing.assert_allclose(motion.positions[-1, legs], description.standing[legs], atol=0.5)
+    assert np.ptp(motion.positions, axis=0).max() < 0.02
+    assert motion.contacts.min() == 1.0
+
+
+def test_base_twist_is_the_derivative_of_the_base_pose(g1):
+    motion = g1.retarget(walk(scale=g1.description.scale, speed=1.2))
+    step = motion.step_dt
+    linear = (motion.root_position[2:] - motion.root_position[:-2]) / (2 * step)
+    np.testing.assert_allclose(linear, motion.root_twist[1:-1, :3], atol=0.06)
+    rotation = quaternion_to_matrix(motion.root_quaternion)
+    spin = (rotation[2:] - rotation[:-2]) / (2 * step) @ np.swapaxes(rotation[1:-1], 1, 2)
+    vector = np.stack([spin[:, 2, 1], spin[:, 0, 2], spin[:, 1, 0]], axis=1)
+    np.testing.assert_allclose(vector, motion.root_twist[1:-1, 3:], atol=0.15)
+
+
+def test_first_row_is_the_measured_state(retargeter):
+    description = retargeter.description
+    rng = np.random.default_rng(1)
+    middle = 0.5 * (description.limits.lower + description.limits.upper)
+    measured = description.standing + 0.2 * rng.uniform(0, 1) * (middle - description.standing)
+    human = walk(scale=description.scale)
+    motion = retargeter.retarget(human, joint_positions=measured)
+    np.testing.assert_allclose(motion.positions[0], measured, atol=1e-9)
+    np.testing.assert_allclose(motion.velocities[0], 0.0, atol=1e-9)
+    assert_inside(motion, description)
+
+
+def test_base_starts_where_it_was_measured(g1):
+    description = g1.description
+    base = np.array([0.05, -0.02, description.home_height - 0.01])
+    quaternion = np.array([0.0, 0.0, np.sin(0.1), np.cos(0.1)])
+    human = walk(scale=description.scale)
+    motion = g1.retarget(human, description.standing, (base, quaternion))
+    np.testing.assert_allclose(motion.root_position[0], base, atol=1e-9)
+    assert abs(motion.root_quaternion[0] @ quaternion) > 1 - 1e-9
+    np.testing.assert_allclose(motion.positions[0], description.standing, atol=1e-9)
+    assert_inside(motion, description)
+    # A foot that stands is not dragged to where the human's stands.
+    corners = foot_track(description, motion)
+    side = int(motion.contacts[0].argmax())
+    rows = int(motion.contacts[:, side].argmin())
+    assert rows >= 3
+    moved = corners[:rows, side, :, :2] - corners[0, side, :, :2]
+    assert np.abs(moved).max() < 0.01
+
+
+def test_measured_velocity_is_taken_over(g1):
+    description = g1.description
+    speed = np.zeros(len(description.joint_names))
+    speed[15] = 1.5
+    motion = g1.retarget(
+        walk(scale=description.scale), description.standing, joint_velocities=speed
+    )
+    np.testing.assert_allclose(motion.velocities[0], speed, atol=1e-9)
+    assert_inside(motion, description)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_impossible_motions_stay_inside_the_limits(retargeter, seed):
+    description = retargeter.description
+    human = wild(seed=seed, scale=description.scale)
+    assert_inside(retargeter.retarget(human), description)
+    motion = retargeter.retarget(human, joint_positions=description.standing)
+    np.testing.assert_allclose(motion.positions[0], description.standing, atol=1e-9)
+    assert_inside(motion, description)
+
+
+def test_start_at_the_limits_is_possible(g1):
+    limits = g1.description.limits
+    human = walk(frames=60, scale=g1.description.scale)
+    for corner in (limits.lower, limits.upper):
+        motion = g1.retarget(human, joint_positions=corner)
+        np.testing.assert_allclose(motion.positions[0], corner, atol=1e-9)
+        assert_inside(motion, g1.description)
+
+
+def test_any_frame_rate_gives_rows_at_30_hz(g1):
+    scale = g1.description.scale
+    slow = g1.retarget(walk(frames=75, scale=scale, fps=30.0))
+    fast = g1.retarget(walk(frames=149, scale=scale, fps=60.0))
+    assert slow.step_dt == fast.step_dt == pytest.approx(1 / 30)
+    rows = 60
+    np.testing.assert_allclose(slow.root_position[:rows], fast.root_position[:rows], atol=0.02)
+
+
+def test_joined_and_stopped_robot_motions_stay_inside_the_limits(g1):
+    description = g1.description
+    running = g1.retarget(walk(scale=description.scale))
+    turned = walk(scale=description.scale, speed=0.7)
+    turned = replace(turned, root_position=turned.root_position + [0.5, 0.1, 0.0])
+    begin = sample(running, 1.0)
+    new = g1.retarget(
+        turned, begin.positions, (begin.root_position, begin.root_quaternion), begin.velocities
+    )
+    joined, start = join(running, 1.3, new, 1.0, description.limits, description.root_limits)
+    assert_inside(joined, description)
+    stop = decelerate(joined, 1.0, sample(joined, 1.0), description.limits)
+    assert_inside(stop, description)
+    corners = foot_track(description, stop)
+    assert corners[..., 2].min() > -0.01
+
+
+def test_150_frames_take_at_most_150_ms_of_one_core(g1):
+    human = walk(frames=150, scale=g1.description.scale)
+    spent = []
+    for _ in range(4):
+        begin = time.process_time()
+        g1.retarget(human)
+        spent.append(time.process_time() - begin)
+    assert min(spent) <= 0.150
+
+
+def broken(motion, **changes):
+    return replace(motion, **{k: v(getattr(motion, k).copy()) for k, v in changes.items()})
+
+
+def put(value):
+    def change(array):
+        array[3] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'root_position': put(np.nan)}, 'root_position'),
+        ({'rotations': put(np.inf)}, 'rotations'),
+        ({'rotations': lambda a: 1.1 * a}, 'not rotation matrices'),
+        ({'rotations': lambda a: -a}, 'not rotation matrices'),
+        ({'rotations': lambda a: a[:, :21]}, 'rotations: expected'),
+        ({'contacts': lambda a: a[:-1]}, 'contacts: expected'),
+        ({'contacts': put(np.nan)}, 'contacts'),
+    ],
+)
+def test_broken_human_motions_are_refused(g1, changes, message):
+    with pytest.raises(ValueError, match=message):
+        g1.retarget(broken(walk(frames=20, scale=g1.description.scale), **changes))
+
+
+def test_motions_without_length_rate_or_size_are_refused(g1):
+    good = walk(frames=20, scale=g1.description.scale)
+    one = replace(
+        good,
+        root_position=good.root_position[:1],
+        rotations=good.rotations[:1],
+        contacts=good.contacts[:1],
+    )
+    with pytest.raises(ValueError, match='2 frames'):
+        g1.retarget(one)
+    with pytest.raises(ValueError, match='fps'):
+        g1.retarget(replace(good, fps=0.0))
+    with pytest.raises(ValueError, match='scale'):
+        g1.retarget(replace(good, scale=float('nan')))
+
+
+def test_bad_measured_states_are_refused(g1):
+    description = g1.description
+    human = walk(frames=20, scale=description.scale)
+    nan = description.standing.copy()
+    nan[2] = np.nan
+    far = description.standing.copy()
+    far[3] = -0.5
+    with pytest.raises(ValueError, match='joint_positions: expected'):
+        g1.retarget(human, joint_positions=nan)
+    with pytest.raises(ValueError, match='joint_positions: expected'):
+        g1.retarget(human, joint_positions=description.standing[:5])
+    with pytest.raises(ValueError, match='left_knee_joint is at -0.500'):
+        g1.retarget(human, joint_positions=far)
+    with pytest.raises(ValueError, match='unit quaternion'):
+        g1.retarget(human, description.standing, (np.zeros(3), np.zeros(4)))
+    with pytest.raises(ValueError, match='measured base needs'):
+        g1.retarget(human, root=(np.zeros(3), np.array([0.0, 0, 0, 1])))
+    with pytest.raises(ValueError, match='solves'):
+        Retargeter(description, solves=0)

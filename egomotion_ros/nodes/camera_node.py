@@ -135,8 +135,10 @@ class CameraNode(Node):
             shown += 1
         if not shown and damaged:
             raise ValueError(f'{self._source.name}: none of its {damaged} pictures is readable')
-        self.get_logger().info(f'{self._source.name}: {shown} pictures played, {self.dropped} '
-                               f'dropped because they were late, {damaged} damaged')
+        if not self._value('loop'):
+            self.get_logger().info(f'{self._source.name}: {shown} pictures played, '
+                                   f'{self.dropped} dropped because they were late, {damaged} '
+                                   'damaged')
         return max(end, self._now())
 
     def _publish(self, image: np.ndarray, stamp: int) -> None:

@@ -54,7 +54,8 @@ class Follower:
         """Forget every reference and stand at ``state``."""
         self._state = state
         self._running: tuple[int, RobotMotion] | None = None
-        self._next: tuple[int, RobotMotion] | None = None
+        #: Start of the reference, the reference, and when it takes over.
+        self._next: tuple[int, RobotMotion, int] | None = None
         self._lag: _Lag | None = None
 
     def offer(self, motion: RobotMotion, start: int, now: int) -> None:
@@ -78,14 +79,16 @@ class Follower:
         if joint > JOINT_JUMP or root > ROOT_JUMP:
             raise ValueError(f'it does not begin where the robot is: joints {joint:.2f} rad and '
                              f'base {root:.2f} m away (at most {JOINT_JUMP} rad, {ROOT_JUMP} m)')
-        self._next = (start, motion)
+        self._next = (start, motion, max(start, now))
 
     def sample(self, now: int) -> MotionState:
         """Return the state at ``now`` (ns), which must not run backwards while moving."""
-        if self._next is not None and now >= self._next[0]:
-            before = self._state
-            self._running, self._next = self._next, None
-            self._lag = _Lag(now, before, self._reference(now))
+        if self._next is not None and now >= self._next[2]:
+            start, motion, begin = self._next
+            self._next = None
+            before = self.sample(begin)
+            self._running = (start, motion)
+            self._lag = _Lag(begin, before, self._reference(begin))
         if self._running is not None:
             self._state = self._reference(now)
             if self._lag is not None:

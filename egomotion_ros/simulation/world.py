@@ -47,6 +47,10 @@ class World:
         spec, room = _robot(robot, camera), _room(scene, robot.scale)
         spec.visual.headlight.ambient = room.visual.headlight.ambient
         spec.visual.headlight.diffuse = room.visual.headlight.diffuse
+        # Behind walls that are hidden for the third person.
+        spec.add_texture(name='sky', type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=64, height=384,
+                         builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, rgb1=[0.50, 0.54, 0.60],
+                         rgb2=[0.22, 0.24, 0.28])
         # The robot keeps its names, under which its description knows it.
         spec.attach(room, prefix='room/', frame=spec.worldbody.add_frame())
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 1280
@@ -75,11 +79,14 @@ class World:
         return qpos
 
     def open_towards(self, eye: np.ndarray) -> None:
-        """Hide the walls that ``eye`` (3,) m looks at from outside the room, show the others."""
+        """Hide walls and ceiling that ``eye`` (3,) m sees from outside, show the others."""
+        middle = self.model.geom_pos[self._walls].mean(axis=0) if self._walls else None
         for wall in self._walls:
             rotation = np.zeros(9)
             mujoco.mju_quat2Mat(rotation, self.model.geom_quat[wall])
-            inside = (np.asarray(eye) - self.model.geom_pos[wall]) @ rotation[2::3] > 0.05
+            place, normal = self.model.geom_pos[wall], rotation[2::3]
+            # Seen from within: eye and room are on the same side of the slab.
+            inside = ((np.asarray(eye) - place) @ normal) * ((middle - place) @ normal) > 0.0
             self.model.geom_group[wall] = WALLS if inside else HIDDEN
 
     def head(self, state: MotionState) -> tuple[np.ndarray, np.ndarray]:
@@ -136,12 +143,12 @@ class View:
         light = self._world.model.vis.headlight
         light.ambient[:] = np.maximum(light.ambient, 0.4)
         light.diffuse[:] = np.maximum(light.diffuse, 0.3)
-        self._pose(qpos, camera, (ROOM, ROBOT, WALLS))
+        self._pose(qpos, camera, (ROOM, ROBOT, WALLS), sky=True)
         self._add_shadows()
         return self._renderer.render().copy()
 
     def _pose(self, qpos: np.ndarray, camera: str | mujoco.MjvCamera,
-              groups: tuple[int, ...]) -> None:
+              groups: tuple[int, ...], sky: bool = False) -> None:
         """Fill the renderer's scene."""
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._world.model, self._data)
@@ -149,8 +156,9 @@ class View:
         self._option.geomgroup[:] = [group in groups for group in range(6)]
         self._renderer.update_scene(self._data, camera, self._option)
         flags = self._renderer.scene.flags
-        for flag in ('SHADOW', 'REFLECTION', 'SKYBOX'):
-            flags[getattr(mujoco.mjtRndFlag, f'mjRND_{flag}')] = False
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = sky
 
     def _add_shadows(self) -> None:
         """Put soft dark discs under robot and objects: a shadow map costs five times as much."""

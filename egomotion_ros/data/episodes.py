@@ -75,6 +75,10 @@ class MotionBank:
         action = 'walk_to' if action == 'stop_at' else action
         return np.flatnonzero(self.action == ACTIONS.index(action))
 
+    def under_way(self) -> np.ndarray:
+        """(M,) True for motions that do not start at rest: only a prefix makes them definite."""
+        return np.abs(np.asarray(self.features[:, :8, 1], np.float32)).mean(1) > 0.3
+
     def save(self, folder: Path) -> None:
         """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""
         np.save(folder / 'motions.npy', self.features.astype(np.float16))

@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--motions', type=int, default=7000, metavar='N',
                         help='size of the motion bank the scenes are built around '
                              '(default: 7000)')
+    parser.add_argument('--moving-starts', type=int, default=0, metavar='N',
+                        help='append N walks that are already under way to the bank; scenes '
+                             'written from then on use them as well (default: 0)')
     parser.add_argument('--seed', type=int, default=0, metavar='S',
                         help='range of scenes, 0 to 9 (default: 0)')
     parser.add_argument('--workers', type=int, default=1, metavar='N',
@@ -33,14 +36,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the set and print what it holds; finished shards of an earlier run are kept."""
     from egomotion_ros.data.episodes import EpisodeSet, write_episodes
-    from egomotion_ros.data.episodes_bank import load_or_make_bank
+    from egomotion_ros.data.episodes_bank import load_or_make_bank, with_moving_starts
     from egomotion_ros.data.gait import GaitLibrary
     from egomotion_ros.data.instructions import ACTIONS
     from egomotion_ros.data.library import MotionLibrary
 
     if args.library is not None:
         gait = GaitLibrary.cut(MotionLibrary.open(args.library))
-        load_or_make_bank(args.out, gait, args.split, args.motions, args.seed, args.workers)
+        bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
+                                 args.workers)
+        if args.moving_starts and not bank.under_way().any():
+            with_moving_starts(bank, args.moving_starts, args.seed).save(args.out)
     write_episodes(args.out, args.split, args.scenes, args.seed, args.workers)
     written = EpisodeSet.open(args.out)
     print(f'{len(written.images)} scenes, {len(written)} episodes -> {args.out}')

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from egomotion_ros.body.features import integrate_root
-from egomotion_ros.data.episodes import EpisodeSet, MotionBank
+from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model
@@ -89,11 +89,6 @@ def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: in
     return torch.cat([autoencoder.encode(torch.from_numpy(
         np.asarray(features[n:n + batch], np.float32)))
         for n in range(0, len(features), batch)])
-
-
-def under_way(bank: MotionBank) -> np.ndarray:
-    """(M,) True for motions that do not start at rest: they need a prefix to be well defined."""
-    return np.abs(np.asarray(bank.features[:, :8, 1], np.float32)).mean(1) > 0.3
 
 
 def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latents: Tensor,
@@ -175,8 +170,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         rows = np.flatnonzero(np.isin(episodes.scene, shown))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
-        decoded = (np.random.default_rng(0).random(len(rows)) < share) | under_way(
-            episodes.bank)[episodes.motion[rows]]
+        decoded = np.random.default_rng(0).random(len(rows)) < share
+        decoded |= episodes.bank.under_way()[episodes.motion[rows]]
         states, mask = collect_states(reasoner, source, rows, store, decoded)
         return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
 
@@ -184,7 +179,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
     motions = episodes.motion[rows]
-    moving = torch.from_numpy(under_way(episodes.bank))
+    moving = torch.from_numpy(episodes.bank.under_way())
     drop = float(data.get('drop', 0.12))
     path_weight = float(data.get('path_weight', 1.0))
 

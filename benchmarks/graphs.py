@@ -40,6 +40,9 @@ def settings(threads: int) -> dict[str, onnxruntime.SessionOptions]:
     variant('no memory pattern', enable_mem_pattern=False)
     variant('basic optimisation', graph_optimization_level=plain.ORT_ENABLE_BASIC)
     variant('no prepacking', ('session.disable_prepacking', '1'))
+    variant('never spin, small blocks', ('session.dynamic_block_base', '4'))
+    found['never spin, small blocks'].add_session_config_entry(
+        'session.intra_op.allow_spinning', '0')
     variant('one thread', intra_op_num_threads=1)
     return found
 

@@ -5,6 +5,7 @@
 from dataclasses import replace
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from fixtures_bundle import TINY_CAMERA, tiny_models
 import numpy as np
@@ -18,6 +19,7 @@ from egomotion_ros.cli import main
 from egomotion_ros.models.checkpoints import save_model
 from egomotion_ros.runtimes.export import Models, export_bundle, lint
 from egomotion_ros.runtimes.export_graphs import graph_modules
+from egomotion_ros.runtimes.loops import decode_primitives
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport, check_parity
 from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
 from egomotion_ros.text import TextEncoder
@@ -182,3 +184,45 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path,
     for verb in ('bench', 'verify'):
         assert main([verb, str(tmp_path)]) == 1
         assert 'is no bundle' in capsys.readouterr().err
+
+
+PALIGEMMA2 = {
+    'model_type': 'paligemma', 'projection_dim': 32, 'image_token_id': 63,
+    'vision_config': {'model_type': 'siglip_vision_model', 'hidden_size': 16,
+                      'intermediate_size': 32, 'num_hidden_layers': 1, 'num_attention_heads': 2,
+                      'image_size': 32, 'patch_size': 8, 'projection_dim': 32},
+    'text_config': {'model_type': 'gemma2', 'hidden_size': 32, 'intermediate_size': 48,
+                    'num_hidden_layers': 2, 'num_attention_heads': 2, 'num_key_value_heads': 1,
+                    'head_dim': 16, 'vocab_size': 64}}
+
+
+def test_a_hugging_face_family_exports_with_the_same_code(tmp_path: Path) -> None:
+    from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+    from egomotion_ros.runtimes.export import to_onnx
+    from egomotion_ros.runtimes.export_graphs import Decode, Prefill
+    from egomotion_ros.runtimes.ort import OrtRuntime
+    from egomotion_ros.runtimes.torch_runtime import graph_spec
+    torch.manual_seed(0)
+    reasoner = Reasoner(ReasonerConfig(vlm=PALIGEMMA2, layer=2, codes=16, levels=3, text_tokens=6,
+                                       text_vocabulary=64)).eval()
+    prefill = Prefill(reasoner, 32).eval()
+    with torch.inference_mode():
+        cache = prefill(*prefill.example())[2]
+    specs = {}
+    for name, module in (('prefill', prefill), ('decode', Decode(reasoner, tuple(cache.shape)))):
+        proto = to_onnx(module.eval())
+        lint(name, proto)
+        onnx.save(proto, tmp_path / f'{name}.onnx')
+        specs[name] = graph_spec(name, module, tmp_path / f'{name}.onnx')
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    text, mask = np.arange(6) + 3, np.arange(6) < 4
+    # Only these figures of a bundle matter to decoding.
+    figures = SimpleNamespace(windows=19, levels=3, temperature=0.0)
+    found = decode_primitives(OrtRuntime(specs, 1), figures, image, text, mask,
+                              np.array([1.5, 0.4, 0.0]), 0)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    tokens, _, out = reasoner.generate(pixels, torch.from_numpy(text)[None],
+                                       torch.from_numpy(mask)[None],
+                                       torch.tensor([[1.5, 0.4, 0.0]]))
+    assert np.array_equal(found.tokens, tokens[0].numpy())
+    assert np.allclose(found.states, out.states[0].numpy(), atol=1e-4)

@@ -35,6 +35,8 @@ from rclpy.serialization import deserialize_message
 MOST_BYTES = 128 * 1024 * 1024
 #: Shortest time between two looks at the inputs (s).
 PAUSE = 0.005
+#: Seconds of silence that are believed only after another look.
+DOUBTED = 0.1
 
 
 class Sample(NamedTuple):
@@ -80,7 +82,7 @@ class Channel:
         self.message_type, self.topic = message_type, topic
         self._node, self._qos = node, qos
         self._samples: deque[Sample] = deque(maxlen=keep)
-        self._news = threading.Condition()
+        self._news, self._taking = threading.Condition(), threading.Lock()
         self._group = _Apart()
         self.subscription = None
         self._clock: Clock = node.get_clock()
@@ -136,9 +138,12 @@ class Channel:
 
     def silence(self) -> float:
         """Seconds on the ROS clock since a message came or, if none did, since :meth:`open`."""
-        with self._news:
-            last = self._samples[-1].arrived if self._samples else self._opened
-        return 1e-9 * (self._clock.now().nanoseconds - last)
+        silence = self._silence()
+        if silence > DOUBTED and self.is_open:
+            # Perhaps it is this process that is slow, and the middleware has a message.
+            self.take()
+            silence = self._silence()
+        return silence
 
     def read(self, sample: Sample):
         """Deserialize ``sample``; raises ValueError where its bytes are no such message."""
@@ -148,11 +153,16 @@ class Channel:
             raise ValueError(f'{self.topic}: not a {self.message_type.__name__}') from error
 
     def take(self) -> None:
-        """Take what the middleware has; called by the input thread."""
+        """Take what the middleware has; never waits for it."""
         handle = self.subscription.handle
-        with handle:
+        with self._taking, handle:
             while (taken := handle.take_message(self.message_type, True)) is not None:
                 self._keep(taken[0])
+
+    def _silence(self) -> float:
+        with self._news:
+            last = self._samples[-1].arrived if self._samples else self._opened
+        return 1e-9 * (self._clock.now().nanoseconds - last)
 
     def _keep(self, data: bytes) -> None:
         self.received += 1

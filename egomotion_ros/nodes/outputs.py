@@ -37,7 +37,7 @@ class Outputs:
         def publisher(kind: type, topic: str, name: str):
             return node.create_lifecycle_publisher(kind, topic, profile(name))
 
-        motion, latched = parameters['qos.robot_motion'], 'latched'
+        motion = parameters['qos.robot_motion']
         self._node, self._parameters, self._robot = node, parameters, robot
         self._names = joint_map(parameters['joint_map'])
         self._robot_motion = publisher(RobotMotion, 'robot_motion', motion)
@@ -47,8 +47,8 @@ class Outputs:
         )
         self._human = publisher(HumanMotion, 'human_motion', 'motion')
         self._primitives = publisher(MotionPrimitives, 'motion_primitives', 'motion')
-        self._markers = publisher(MarkerArray, 'markers', latched)
-        self._status = publisher(Status, 'status', latched)
+        self._markers = publisher(MarkerArray, 'markers', 'motion')
+        self._status = publisher(Status, 'status', 'latched')
         self._diagnostics = publisher(DiagnosticArray, 'diagnostics', 'default')
 
     def play(self, playing: Playing, info: PlanInfo) -> RobotMotion:

@@ -34,8 +34,8 @@ PROFILES: dict[str, QoSProfile] = {
     'command': _profile(reliable=True, depth=1),
     # Plans: few, each counts.
     'motion': _profile(reliable=True, depth=5),
-    # Descriptions and states that a late joiner wants to see.
-    'latched': _profile(reliable=True, depth=1, latched=True),
+    # States: a late joiner gets the newest ones, a reader who follows gets all.
+    'latched': _profile(reliable=True, depth=20, latched=True),
     # Diagnostics: what rqt and Foxglove expect.
     'default': _profile(reliable=True, depth=10),
 }

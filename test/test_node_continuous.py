@@ -1,0 +1,160 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A standing instruction: re-planning, seams, what a joint controller is given, laziness."""
+
+from __future__ import annotations
+
+from node_harness import Harness
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from std_msgs.msg import String
+
+from egomotion_ros.msg import Status
+from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
+from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.retarget.joining import sample
+from egomotion_ros.retarget.limits import check
+
+
+@pytest.fixture(scope='module')
+def pipeline(tiny_bundle):
+    pipeline = EgoMotionPipeline.load(tiny_bundle, threads=1)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope='module')
+def session(pipeline):
+    """One instruction, planned three times: what was heard of it."""
+    with Harness(pipeline, replan_period=0.8) as harness:
+        harness.say('walk to the red ball')
+        harness.wait(lambda: len(harness.heard.trajectories) >= 3, 30.0, 'three plans')
+        harness.stop()
+        harness.wait(lambda: harness.heard.motions[-1].hold)
+        harness.wait(
+            lambda: len(harness.heard.trajectories) == len(harness.heard.motions),
+            what='all trajectories',
+        )
+        yield harness
+
+
+def test_every_plan_is_of_the_newest_image_and_carries_its_origin(session):
+    plans = [m.plan for m in session.heard.motions if not m.hold]
+    stamps = [time_from_msg(p.observation_stamp) for p in plans]
+    assert stamps == sorted(set(stamps))
+    assert len({p.plan_id for p in plans}) == len(plans)
+    for plan, observation in zip(plans, session.pipeline.observations, strict=False):
+        assert plan.bundle_hash == session.pipeline.bundle.hash
+        assert time_from_msg(plan.observation_stamp) == observation.stamp
+        assert plan.header.frame_id == 'odom'
+
+
+def test_the_next_motion_repeats_the_running_one_and_leaves_it_without_a_seam(session):
+    limits = session.pipeline.robot.limits
+    motions = [m for m in session.heard.motions if not m.hold]
+    for before, after in zip(motions, motions[1:], strict=False):
+        old, new = robot_from_msg(before), robot_from_msg(after)
+        shift = 1e-9 * (
+            time_from_msg(after.plan.header.stamp) - time_from_msg(before.plan.header.stamp)
+        )
+        lead = int(0.1 / new.step_dt)
+        running = sample(old, shift + new.step_dt * np.arange(lead))
+        assert np.abs(new.positions[:lead] - running.positions).max() < 1e-6
+        assert np.abs(new.velocities[:lead] - running.velocities).max() < 1e-5
+        assert np.abs(new.root_position[:lead] - running.root_position).max() < 1e-6
+        assert check(new, limits).total == 0
+
+
+def test_what_was_executed_since_the_image_is_handed_to_the_generator(session):
+    prefixes = session.pipeline.prefixes
+    assert prefixes[0] is None
+    assert all(prefix is not None and prefix.frames == 18 for prefix in prefixes[1:3])
+
+
+def test_joint_trajectory_is_what_a_controller_takes(session):
+    names = list(session.pipeline.robot.joint_names)
+    for motion, trajectory, arrived in zip(
+        session.heard.motions, session.heard.trajectories, session.heard.arrivals, strict=True
+    ):
+        assert trajectory.joint_names == names
+        assert trajectory.header.stamp == motion.plan.header.stamp
+        assert time_from_msg(trajectory.header.stamp) <= arrived
+        times = [time_from_msg(p.time_from_start) for p in trajectory.points]
+        assert times[0] == 0 and min(np.diff(times)) > 0
+        assert not any(trajectory.points[-1].velocities)
+        positions = np.array([p.positions for p in trajectory.points])
+        assert np.array_equal(positions.ravel(), motion.positions)
+
+
+def test_only_an_instruction_makes_the_node_listen(pipeline):
+    with Harness(pipeline, replan_period=0.0) as harness:
+        harness.wait(lambda: harness.heard.messages, what='the first status')
+        assert harness.heard.messages[0].state == Status.IDLE
+        assert harness.images.get_subscription_count() == 0
+        assert harness.joints.get_subscription_count() == 0
+        harness.say('wave')
+        harness.wait(harness.images.get_subscription_count, what='a subscription')
+        harness.wait(lambda: harness.heard.motions, what='the motion')
+        # With replan_period 0 the instruction is over with its motion, and so is the listening.
+        harness.wait(lambda: harness.heard.messages[-1].state == Status.IDLE, what='idle')
+        harness.wait(
+            lambda: harness.images.get_subscription_count() == 0, what='the end of listening'
+        )
+
+
+def test_a_goal_takes_over_and_the_topic_is_ignored_meanwhile(pipeline):
+    with Harness(pipeline) as harness:
+        harness.say('walk forward')
+        harness.wait(lambda: harness.heard.motions, what='motion')
+        goal = harness.send('turn left')
+        harness.wait(lambda: len(harness.heard.motions) >= 2, what='motion of the goal')
+        harness.say('wave')
+        # Heard by the node before the cancel, which takes a longer way: ignored all the same.
+        harness.wait(lambda: harness.feedback, what='feedback')
+        goal.cancel_goal_async()
+        assert harness.result(goal)[1].error_code == ErrorCode.CANCELED
+        harness.wait(lambda: harness.heard.motions[-1].hold, what='the hold')
+        assert 'wave' not in {m.instruction for m in harness.heard.messages}
+        assert {o.instruction for o in harness.pipeline.observations} == {
+            'walk forward',
+            'turn left',
+        }
+
+
+def test_a_changed_instruction_is_followed_at_once(pipeline):
+    with Harness(pipeline, replan_period=30.0) as harness:
+        harness.say('walk forward')
+        harness.wait(lambda: harness.heard.motions, what='motion')
+        harness.say('turn left')
+        harness.wait(lambda: len(harness.heard.motions) >= 2, what='the new motion')
+        assert harness.pipeline.observations[-1].instruction == 'turn left'
+        assert harness.pipeline.prefixes[-1] is not None
+
+
+def test_refused_instructions_say_why_and_change_nothing(pipeline):
+    with Harness(pipeline) as harness:
+        harness.say('')
+        harness.wait_status(Status.REFUSED, ErrorCode.EMPTY_INSTRUCTION)
+        harness.say('x' * 10_000)
+        harness.wait_status(Status.REFUSED, ErrorCode.INSTRUCTION_TOO_LONG)
+        # Bytes that are no UTF-8, as a careless writer of another language sends them.
+        broken = serialize_message(String(data='walk ????')).replace(b'????', b'\xff\xfe\xc3(')
+        harness.words.publish(broken)
+        harness.wait_status(Status.REFUSED, ErrorCode.BAD_INSTRUCTION)
+        harness.say('wave')
+        harness.wait(lambda: harness.heard.motions, what='motion')
+        count = len(harness.heard.messages)
+        harness.say('  ')
+        refused = harness.wait_status(Status.EXECUTING, ErrorCode.EMPTY_INSTRUCTION, count)
+        assert refused.instruction == 'wave'
+
+
+def test_human_motion_markers_and_primitives_tell_the_same_plan(pipeline):
+    with Harness(pipeline, publish_states=True) as harness:
+        harness.run('wave', execute=False)
+        human = harness.wait(lambda: harness.heard.humans, what='human_motion')[0]
+        primitives = harness.wait(lambda: harness.heard.primitives, what='primitives')[0]
+        assert human.plan.plan_id == primitives.plan.plan_id
+        assert len(primitives.states) == 2 * int(np.prod(primitives.states_shape))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
 
-from egomotion_ros.body import edits, features, rotations as rot
+from egomotion_ros.body import edits, features
+from egomotion_ros.body import rotations as rot
 from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.kinematics import forward_kinematics, global_pose, to_local
 from egomotion_ros.body.skeleton import (
@@ -89,7 +90,9 @@ def test_rotations_agree_with_scipy_at_every_angle():
     quaternions = rot.matrix_to_quaternion(matrices)
     np.testing.assert_allclose(quaternions, expected.as_quat(canonical=True), atol=1e-9)
     np.testing.assert_allclose(rot.quaternion_to_matrix(3 * quaternions), matrices, atol=1e-12)
-    np.testing.assert_allclose(rot.matrix_from_6d(rot.matrix_to_6d(matrices)), matrices, atol=1e-12)
+    np.testing.assert_allclose(
+        rot.matrix_from_6d(rot.matrix_to_6d(matrices)), matrices, atol=1e-12
+    )
     back = rot.axis_angle_to_matrix(rot.matrix_to_axis_angle(matrices))
     np.testing.assert_allclose(back, matrices, atol=1e-9)
     np.testing.assert_allclose(rot.geodesic_angle(np.eye(3), matrices), angles, atol=1e-9)

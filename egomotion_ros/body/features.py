@@ -12,8 +12,8 @@ package's own skeleton (scale 1).
 
 from __future__ import annotations
 
-import numpy as np
 from array_api_compat import array_namespace, device
+import numpy as np
 
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import (

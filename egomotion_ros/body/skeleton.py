@@ -104,9 +104,7 @@ def _offsets() -> np.ndarray:
         'neck': (0.0, 0.171, 0.0),
         'head': (0.0, 0.175, 0.0),
     }
-    right = {
-        name.replace('left_', 'right_'): (-x, y, z) for name, (x, y, z) in left.items()
-    }
+    right = {name.replace('left_', 'right_'): (-x, y, z) for name, (x, y, z) in left.items()}
     every = {**left, **middle, **right}
     out = np.array([every[name] for name in JOINT_NAMES])
     out.setflags(write=False)

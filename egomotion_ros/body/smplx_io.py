@@ -14,7 +14,9 @@ its Y axis horizontal: the first rotation vector stands the body up, nothing has
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -65,8 +67,10 @@ def read_npz(path: str | Path, model_folder: str | Path | None = None) -> HumanM
     if 'poses' in data:
         pose = data['poses']
     elif 'root_orient' in data and 'pose_body' in data:
-        if data['root_orient'].ndim != 2 or data['pose_body'].ndim != 2 or (
-            len(data['root_orient']) != len(data['pose_body'])
+        if (
+            data['root_orient'].ndim != 2
+            or data['pose_body'].ndim != 2
+            or (len(data['root_orient']) != len(data['pose_body']))
         ):
             raise ValueError(f'{path.name}: root_orient and pose_body do not fit together')
         pose = np.concatenate([data['root_orient'], data['pose_body']], axis=1)
@@ -146,23 +150,27 @@ def model_shape(
 
     Raises ValueError in one line where the package ``smplx`` or the files are absent.
     """
-    folder = Path(model_folder)
-    try:
-        import smplx
-        import torch
-    except ImportError as error:
-        raise ValueError(f'SMPL-X shapes need "pip install smplx torch": {error}') from None
-    if not any(folder.rglob('SMPLX_NEUTRAL.*')):
-        raise ValueError(f'{folder}: no SMPLX_NEUTRAL model file (https://smpl-x.is.tue.mpg.de)')
-    model = smplx.create(str(folder), model_type='smplx', gender='neutral', use_pca=False)
+    model = _model(Path(model_folder))
     count = model.num_betas
     shape = np.zeros(count) if betas is None else np.asarray(betas, dtype=np.float64).ravel()
-    shape = np.resize(np.concatenate([shape[:count], np.zeros(count)]), count)
+    shape = np.concatenate([shape[:count], np.zeros(max(0, count - len(shape)))])
+    import torch
+
     with torch.no_grad():
         joints = model(betas=torch.tensor(shape[None], dtype=torch.float32)).joints[0].numpy()
     leg = np.linalg.norm(joints[4] - joints[1]) + np.linalg.norm(joints[7] - joints[4])
     return joints[0].astype(np.float64), float(leg)
 
 
-__all__ = ['NEUTRAL_LEG', 'NEUTRAL_PELVIS', 'model_shape', 'read_npz',
-           'write_npz']  # fmt: skip
+@lru_cache(maxsize=1)
+def _model(folder: Path) -> Any:
+    if not any(folder.rglob('SMPLX_NEUTRAL.*')):
+        raise ValueError(f'{folder}: no SMPLX_NEUTRAL model file (https://smpl-x.is.tue.mpg.de)')
+    try:
+        import smplx
+    except ImportError as error:
+        raise ValueError(f'SMPL-X shapes need "pip install smplx": {error}') from None
+    return smplx.create(str(folder), model_type='smplx', gender='neutral', use_pca=False)
+
+
+__all__ = ['NEUTRAL_LEG', 'NEUTRAL_PELVIS', 'model_shape', 'read_npz', 'write_npz']

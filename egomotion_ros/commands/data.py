@@ -16,8 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from egomotion_ros.data import episodes_command
 
     verbs = parser.add_subparsers(dest='data_verb', required=True, metavar='WHAT')
-    episodes = verbs.add_parser('episodes', help=episodes_command.HELP,
-                                description=episodes_command.HELP)  # fmt: skip
+    episodes = verbs.add_parser(
+        'episodes', help=episodes_command.HELP, description=episodes_command.HELP
+    )
     episodes_command.configure(episodes)
     text = 'read .amc/.asf, .bvh, exponential maps and SMPL-X/AMASS .npz below a folder'
     one = verbs.add_parser('import', help=text, description=text)
@@ -25,17 +26,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument('--out', type=Path, required=True, metavar='DIR', help='library to write')
     one.add_argument('--labels', type=Path, metavar='TSV', help='take<TAB>description per line')
     one.add_argument(
-        '--mapping', type=Path, action='append', default=[], metavar='YAML',
+        '--mapping',
+        type=Path,
+        action='append',
+        default=[],
+        metavar='YAML',
         help='skeleton mapping, tried before those that ship; repeatable',
-    )  # fmt: skip
+    )
     one.add_argument(
-        '--fps', action='append', default=[], metavar='GLOB=RATE', type=_rate,
+        '--fps',
+        action='append',
+        default=[],
+        metavar='GLOB=RATE',
+        type=_rate,
         help='frame rate of files whose header is wrong, by path below DIR; repeatable',
-    )  # fmt: skip
-    one.add_argument('--picture', action='append', default=[], metavar='TAKE',
-                     help='write a contact sheet of a take next to the library; repeatable')  # fmt: skip
-    one.add_argument('--video', action='append', default=[], metavar='TAKE',
-                     help='write an mp4 of a take next to the library; repeatable')  # fmt: skip
+    )
+    one.add_argument(
+        '--smplx',
+        type=Path,
+        metavar='DIR',
+        help='SMPL-X model files, for the body shapes of .npz files (optional)',
+    )
+    one.add_argument(
+        '--picture',
+        action='append',
+        default=[],
+        metavar='TAKE',
+        help='write a contact sheet of a take next to the library; repeatable',
+    )
+    one.add_argument(
+        '--video',
+        action='append',
+        default=[],
+        metavar='TAKE',
+        help='write an mp4 of a take next to the library; repeatable',
+    )
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -53,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Import a folder or write episodes; exit code 1 where no file could be read."""
     if args.data_verb == 'episodes':
         from egomotion_ros.data import episodes_command
+
         return episodes_command.run(args)
     from egomotion_ros.data.importer import import_folder
     from egomotion_ros.data.importer_labels import read_labels
@@ -63,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     labels = read_labels(args.labels) if args.labels else {}
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
     args.out.mkdir(parents=True, exist_ok=True)
-    takes, report = import_folder(args.folder, mappings, labels, dict(args.fps))
+    takes, report = import_folder(args.folder, mappings, labels, dict(args.fps), args.smplx)
     _print_files(report.outcomes)
     if not takes:
         print('no file could be read')
@@ -75,12 +101,13 @@ def run(args: argparse.Namespace) -> int:
         f'{report.count("refused")} refused -> {args.out}'
     )
     library = MotionLibrary.open(args.out)
-    for names, suffix, save in ((args.picture, 'png', save_picture), (args.video, 'mp4', save_video)):
-        for name in names:
-            take = library.load(name)
-            path = args.out / f'{name}.{suffix}'
-            save(path, take.motion, f'{name}: {take.label}')
-            print(f'wrote {path}')
+    looks = [(n, 'png', save_picture) for n in args.picture]
+    looks += [(n, 'mp4', save_video) for n in args.video]
+    for name, suffix, save in looks:
+        take = library.load(name)
+        path = args.out / f'{name}.{suffix}'
+        save(path, take.motion, f'{name}: {take.label}')
+        print(f'wrote {path}')
     return 0
 
 
@@ -100,17 +127,18 @@ def _print_actions(takes: list) -> None:
     for take in takes:
         rows[take.action].append(take)
     rows['all'] = takes
-    head = f'{"action":<9} {"takes":>5} {"minutes":>7}'
-    print('\n' + head + ''.join(f' {s:>6}' for s in SPLITS) + '  speed m/s  stance foot m/s  at rest')
+    head = f'{"action":<9} {"takes":>5} {"minutes":>7}' + ''.join(f' {s:>6}' for s in SPLITS)
+    print(f'\n{head}  speed m/s  stance foot m/s  at rest')
     for action, group in sorted(rows.items(), key=lambda kv: -sum(t.frames for t in kv[1])):
-        minutes = {s: sum(t.frames for t in group if t.split == s) / FPS / 60 for s in SPLITS}
-        total = sum(minutes.values())
+        minutes = [sum(t.frames for t in group if t.split == s) / FPS / 60 for s in SPLITS]
         frames = sum(t.frames for t in group)
         speed = sum(t.speed * t.frames for t in group) / frames
-        slide = sum((stance_speed(t.motion) or 0.0) * t.frames for t in group
-                    if t.motion.contacts.any()) / frames  # fmt: skip
-        rest = f'{sum(t.starts_at_rest for t in group)} start, {sum(t.ends_at_rest for t in group)} end'
-        print(f'{action:<9} {len(group):>5} {total:>7.2f}'
-              + ''.join(f' {minutes[s]:>6.2f}' for s in SPLITS)
-              + f'  {speed:>9.2f}  {slide:>15.3f}  {rest}')  # fmt: skip
+        standing = [t for t in group if t.motion.contacts.any()]
+        slide = sum(stance_speed(t.motion) * t.frames for t in standing) / frames
+        starts, ends = sum(t.starts_at_rest for t in group), sum(t.ends_at_rest for t in group)
+        print(
+            f'{action:<9} {len(group):>5} {sum(minutes):>7.2f}'
+            + ''.join(f' {m:>6.2f}' for m in minutes)
+            + f'  {speed:>9.2f}  {slide:>15.3f}  {starts} start, {ends} end'
+        )
     print()

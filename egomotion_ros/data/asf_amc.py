@@ -57,7 +57,8 @@ def _numbers(words: list[str], count: int, where: str) -> np.ndarray:
     try:
         values = np.array([float(w) for w in words], dtype=np.float64)
     except ValueError:
-        raise ValueError(f'{where}: expected {count} numbers, got {" ".join(words)[:60]!r}') from None
+        got = ' '.join(words)[:60]
+        raise ValueError(f'{where}: expected {count} numbers, got {got!r}') from None
     if len(values) != count or not np.isfinite(values).all():
         raise ValueError(f'{where}: expected {count} finite numbers, got {len(values)}')
     return values
@@ -74,52 +75,72 @@ def _axis(words: list[str], degrees: bool, where: str) -> np.ndarray:
 def read_asf(path: str | Path) -> AsfSkeleton:
     """Read a skeleton.  Raises ValueError for a broken file."""
     path = Path(path)
-    section, degrees = '', True
-    order: tuple[str, ...] = ()
-    bones: dict[str, Bone] = {}
-    parents: dict[str, str] = {}
-    root_axis, orientation, entry = 'xyz', np.zeros(3), {}
+    section = ''
+    lines: dict[str, list[tuple[str, list[str]]]] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
-        where = f'{path.name}:{number}'
         words = line.split('#')[0].split()
-        if not words:
-            continue
-        if words[0].startswith(':'):
+        if words and words[0].startswith(':'):
             section = words[0][1:].lower()
-        elif section == 'units' and words[0] == 'angle':
-            degrees = words[1:] == ['deg']
-        elif section == 'root':
-            if words[0] == 'order':
-                order = tuple(w.lower() for w in words[1:])
-                if sorted(order) != sorted(_ROOT_ORDER):
-                    raise ValueError(f'{where}: the root needs TX TY TZ RX RY RZ, got {words[1:]}')
-            elif words[0] == 'axis':
-                root_axis = words[1].lower() if len(words) == 2 else ''
-                if sorted(root_axis) != ['x', 'y', 'z']:
-                    raise ValueError(f'{where}: bad root axis')
-            elif words[0] == 'orientation':
-                orientation = _numbers(words[1:], 3, where)
-        elif section == 'bonedata':
-            if words[0] == 'begin':
-                entry = {}
-            elif words[0] == 'end':
-                name, bone = _bone(entry, degrees, where)
-                if name in bones or len(bones) >= MAX_BONES:
-                    raise ValueError(f'{where}: bone {name!r} twice, or too many bones')
-                bones[name] = bone
-            else:
-                entry[words[0]] = words[1:]
-        elif section == 'hierarchy' and words[0] not in ('begin', 'end'):
-            for child in words[1:]:
-                if child not in bones or child in parents:
-                    raise ValueError(f'{where}: {child!r} is no bone, or has two parents')
-                if words[0] != 'root' and words[0] not in parents:
-                    raise ValueError(f'{where}: {words[0]!r} stands before its own parent')
-                parents[child] = words[0]
+        elif words:
+            lines.setdefault(section, []).append((f'{path.name}:{number}', words))
+    degrees = all(
+        words[1:] == ['deg'] for _, words in lines.get('units', []) if words[0] == 'angle'
+    )
+    order, axis = _root(lines.get('root', []), degrees)
+    bones = _bones(lines.get('bonedata', []), degrees)
+    parents = _parents(lines.get('hierarchy', []), bones)
     if not order or not bones or set(parents) != set(bones):
-        raise ValueError(f'{path.name}: root order, bonedata or hierarchy is missing or incomplete')
-    axis = Rotation.from_euler(root_axis, orientation, degrees=degrees).as_matrix()
+        raise ValueError(f'{path.name}: root order, bonedata or hierarchy is incomplete')
     return AsfSkeleton(bones, parents, order, axis, degrees)
+
+
+def _root(lines: list[tuple[str, list[str]]], degrees: bool) -> tuple[tuple[str, ...], np.ndarray]:
+    """Order of the root's channels and its axis frame (3, 3)."""
+    order: tuple[str, ...] = ()
+    axis, orientation = 'xyz', np.zeros(3)
+    for where, words in lines:
+        if words[0] == 'order':
+            order = tuple(w.lower() for w in words[1:])
+            if sorted(order) != sorted(_ROOT_ORDER):
+                raise ValueError(f'{where}: the root needs TX TY TZ RX RY RZ, got {words[1:]}')
+        elif words[0] == 'axis':
+            axis = words[1].lower() if len(words) == 2 else ''
+            if sorted(axis) != ['x', 'y', 'z']:
+                raise ValueError(f'{where}: bad root axis')
+        elif words[0] == 'orientation':
+            orientation = _numbers(words[1:], 3, where)
+    return order, Rotation.from_euler(axis, orientation, degrees=degrees).as_matrix()
+
+
+def _bones(lines: list[tuple[str, list[str]]], degrees: bool) -> dict[str, Bone]:
+    bones: dict[str, Bone] = {}
+    entry: dict[str, list[str]] = {}
+    for where, words in lines:
+        if words[0] == 'begin':
+            entry = {}
+        elif words[0] == 'end':
+            name, bone = _bone(entry, degrees, where)
+            if name in bones or len(bones) >= MAX_BONES:
+                raise ValueError(f'{where}: bone {name!r} twice, or too many bones')
+            bones[name] = bone
+        else:
+            entry[words[0]] = words[1:]
+    return bones
+
+
+def _parents(lines: list[tuple[str, list[str]]], bones: dict[str, Bone]) -> dict[str, str]:
+    """Parent of every bone, parents first."""
+    parents: dict[str, str] = {}
+    for where, words in lines:
+        if words[0] in ('begin', 'end'):
+            continue
+        if words[0] != 'root' and words[0] not in parents:
+            raise ValueError(f'{where}: {words[0]!r} stands before its own parent')
+        for child in words[1:]:
+            if child not in bones or child in parents:
+                raise ValueError(f'{where}: {child!r} is no bone, or has two parents')
+            parents[child] = words[0]
+    return parents
 
 
 def _bone(entry: dict[str, list[str]], degrees: bool, where: str) -> tuple[str, Bone]:
@@ -175,7 +196,7 @@ def read_amc(path: str | Path, skeleton: AsfSkeleton, fps: float) -> SourceMotio
             continue
         name = words[0]
         if name not in widths:
-            raise ValueError(f'{path.name}:{number}: the skeleton has no moving bone {name[:40]!r}')
+            raise ValueError(f'{path.name}:{number}: no moving bone {name[:40]!r} in the skeleton')
         if len(words) - 1 != widths[name] or len(rows[name]) != frame - 1:
             raise ValueError(
                 f'{path.name}:{number}: expected {widths[name]} numbers once a frame for {name!r}'

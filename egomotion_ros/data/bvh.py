@@ -86,28 +86,33 @@ def _hierarchy(words: _Words) -> tuple[list[str], list[int], list[list[float]], 
             open_.append(len(names) - 1)
         kind = words.expect('JOINT', 'End', '}', 'CHANNELS')
         if kind == 'CHANNELS':
-            count = words.next()
-            if count not in {'0', '1', '2', '3', '4', '5', '6'}:
-                raise ValueError(f'{words.name}: CHANNELS of 0 to 6, got {count[:40]!r}')
             if channels[open_[-1]] is not None:
                 raise ValueError(f'{words.name}: {names[open_[-1]]!r} has CHANNELS twice')
-            chosen = [words.expect(*_POSITION, *_ROTATION) for _ in range(int(count))]
-            if len(set(chosen)) != len(chosen):
-                raise ValueError(f'{words.name}: {names[open_[-1]]!r} repeats a channel')
-            channels[open_[-1]] = chosen
+            channels[open_[-1]] = _channels(words, names[open_[-1]])
             kind = words.expect('JOINT', 'End', '}')
-    for name, chosen in zip(names, channels, strict=True):
+    _check_channels(words.name, names, channels)
+    return names, parents, offsets, channels
+
+
+def _channels(words: _Words, joint: str) -> list[str]:
+    count = words.next()
+    if count not in {'0', '1', '2', '3', '4', '5', '6'}:
+        raise ValueError(f'{words.name}: CHANNELS of 0 to 6, got {count[:40]!r}')
+    chosen = [words.expect(*_POSITION, *_ROTATION) for _ in range(int(count))]
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f'{words.name}: {joint!r} repeats a channel')
+    return chosen
+
+
+def _check_channels(name: str, joints: list[str], channels: list[list[str] | None]) -> None:
+    for joint, chosen in zip(joints, channels):
         if chosen is None:
-            raise ValueError(f'{words.name}: joint {name!r} has no CHANNELS')
-    if not set(_POSITION) <= set(channels[0]):
-        raise ValueError(f'{words.name}: the root has no position channels: {channels[0]}')
-    for name, chosen in zip(names, channels, strict=True):
+            raise ValueError(f'{name}: joint {joint!r} has no CHANNELS')
         turns = [c for c in chosen if c in _ROTATION]
         if chosen and len(turns) != 3:
-            raise ValueError(
-                f'{words.name}: joint {name!r} has {len(turns)} rotation channels of 3'
-            )
-    return names, parents, offsets, channels
+            raise ValueError(f'{name}: joint {joint!r} has {len(turns)} rotation channels of 3')
+    if not set(_POSITION) <= set(channels[0]):
+        raise ValueError(f'{name}: the root has no position channels: {channels[0]}')
 
 
 def read_bvh(path: str | Path, root_offset: bool = False) -> SourceMotion:
@@ -148,9 +153,15 @@ def read_bvh(path: str | Path, root_offset: bool = False) -> SourceMotion:
     if not np.isfinite(values).all():
         raise ValueError(f'{path.name}: a number is not finite')
     return _assemble(
-        path.name, names, parents, np.array(offsets), channels,
-        values.reshape(frames, width), 1.0 / dt, root_offset,
-    )  # fmt: skip
+        path.name,
+        names,
+        parents,
+        np.array(offsets),
+        channels,
+        values.reshape(frames, width),
+        1.0 / dt,
+        root_offset,
+    )
 
 
 def _motion_header(body: str, name: str) -> tuple[int, float, str]:
@@ -193,8 +204,9 @@ def _assemble(
             for i in move:
                 root[:, _POSITION.index(chosen[i])] = block[:, i]
         elif move:
-            offsets[j] = _fixed_offset(name, names[j], [chosen[i] for i in move], block[:, move],
-                                       offsets[j])  # fmt: skip
+            offsets[j] = _fixed_offset(
+                name, names[j], [chosen[i] for i in move], block[:, move], offsets[j]
+            )
         local = np.eye(3)
         if turn:
             order = ''.join(chosen[i][0] for i in turn)

@@ -79,21 +79,25 @@ def _mend_root(rotations: np.ndarray) -> np.ndarray:
 
     The matrices were built as turns about fixed y, x, z from angles meant for x, y, z.  Every
     matrix has two such triples of angles.  A take starts with the one whose |y| is at most 90
-    degrees and goes on with the one that continues the motion: where a heading passes 90
-    degrees, some takes change triples and some do not.
+    degrees and changes to the other where going on would turn the body by more than 30 degrees
+    within a frame: where a heading passes 90 degrees, some takes change triples, some do not.
     """
     y, x, z = Rotation.from_matrix(rotations).as_euler('yxz', degrees=True).T
-    first = np.stack([x, y, z], axis=-1)
-    other = np.stack([180.0 - x, y - np.where(y > 0, 180.0, -180.0), z + 180.0], axis=-1)
+    one = np.stack([x, y, z], axis=-1)
+    two = np.stack([180.0 - x, y - np.where(y > 0, 180.0, -180.0), z + 180.0], axis=-1)
     frames = len(rotations)
-    both = Rotation.from_euler('xyz', np.stack([first, other], axis=1).reshape(-1, 3), degrees=True)
-    both = both.as_matrix().reshape(frames, 2, 3, 3)
-    # Trace of the step from either candidate to either candidate: the larger, the smaller the turn.
+    angles = np.stack([one, two], axis=1).reshape(-1, 3)
+    both = Rotation.from_euler('xyz', angles, degrees=True).as_matrix().reshape(frames, 2, 3, 3)
+    # Trace of the step from either triple to either triple: the larger, the smaller the turn.
     near = np.einsum('taij,tbij->tab', both[:-1], both[1:])
     choice = np.empty(frames, dtype=int)
     choice[0] = int(abs(y[0]) > 90.0)
+    # The two triples meet where the body stands upright: the nearer one alone would be a gamble.
+    far = 1.0 + 2.0 * np.cos(np.deg2rad(30.0))
     for t in range(1, frames):
-        choice[t] = near[t - 1, choice[t - 1]].argmax()
+        stay, other = choice[t - 1], 1 - choice[t - 1]
+        step = near[t - 1, stay]
+        choice[t] = other if step[stay] < far and step[other] > step[stay] else stay
     return both[np.arange(frames), choice]
 
 

@@ -91,17 +91,21 @@ def _fps_for(path: Path, root: Path, rates: dict[str, float]) -> float | None:
 
 
 def read_any(
-    path: Path, mappings: list[Mapping], fps: float | None = None
+    path: Path,
+    mappings: list[Mapping],
+    fps: float | None = None,
+    smplx_models: Path | None = None,
 ) -> HumanMotion:
     """
     Read one recording of any supported kind onto our skeleton, at its own frame rate.
 
-    ``fps`` overrules the rate of the file.  Raises ValueError for a broken file or a skeleton
+    ``fps`` overrules the rate of the file; ``smplx_models`` is the folder of the SMPL-X model
+    files, used for the body shapes of ``.npz`` files.  Raises ValueError for a broken file or a skeleton
     that no mapping fits.
     """
     kind = _kind(path)
     if kind == 'npz':
-        motion = smplx_io.read_npz(path)
+        motion = smplx_io.read_npz(path, smplx_models)
         return motion if fps is None else replace(motion, fps=fps)
     source: SourceMotion
     if kind == 'amc':
@@ -127,9 +131,15 @@ def read_any(
     return to_body(source, mapping)
 
 
-def _prepare(path: Path, root: Path, mappings: list[Mapping], rates: dict[str, float],
-             labels: dict[str, str]) -> _Candidate:  # fmt: skip
-    motion = read_any(path, mappings, _fps_for(path, root, rates))
+def _prepare(
+    path: Path,
+    root: Path,
+    mappings: list[Mapping],
+    rates: dict[str, float],
+    labels: dict[str, str],
+    smplx_models: Path | None,
+) -> _Candidate:
+    motion = read_any(path, mappings, _fps_for(path, root, rates), smplx_models)
     frames = motion.frames
     notes = []
     checks.check_length(motion)
@@ -150,6 +160,7 @@ def _prepare(path: Path, root: Path, mappings: list[Mapping], rates: dict[str, f
         notes.append(said)
     checks.check_tilt(motion, action)
     checks.check_upright(motion, action)
+    checks.check_slide(motion, action)
     motion, _ = canonicalize(motion)
     motion = replace(
         motion,
@@ -166,13 +177,15 @@ def import_folder(
     mappings: list[Mapping],
     labels: dict[str, str] | None = None,
     rates: dict[str, float] | None = None,
+    smplx_models: Path | None = None,
     progress: bool = True,
 ) -> tuple[list[Take], Report]:
     """
     Read every recording below a folder; give the takes and the report.
 
     ``labels`` take -> description; ``rates`` glob (relative path) -> frame rate that overrules
-    the file's.  Raises ValueError where the folder holds no recording.
+    the file's; ``smplx_models`` folder of the SMPL-X model files, if any.  Raises ValueError
+    where the folder holds no recording, or the model files are asked for and absent.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -180,11 +193,13 @@ def import_folder(
     files = find_files(root)
     if not files:
         raise ValueError(f'{root}: no .amc, .bvh, .npz or exponential-map .txt below it')
+    if smplx_models is not None:
+        smplx_io.model_shape(smplx_models)
     report, found = Report(), []
     for path in tqdm(files, desc='reading', unit='file', disable=not progress):
         source = path.relative_to(root).as_posix()
         try:
-            found.append(_prepare(path, root, mappings, rates or {}, labels or {}))
+            found.append(_prepare(path, root, mappings, rates or {}, labels or {}, smplx_models))
         except (ValueError, OSError) as error:
             report.outcomes.append(Outcome(source, 'refused', str(error), 0.0))
     takes, outcomes = _settle(root, found, progress)
@@ -193,8 +208,9 @@ def import_folder(
     return takes, report
 
 
-def _settle(root: Path, found: list[_Candidate], progress: bool
-            ) -> tuple[list[Take], list[Outcome]]:  # fmt: skip
+def _settle(
+    root: Path, found: list[_Candidate], progress: bool
+) -> tuple[list[Take], list[Outcome]]:
     """Find copies, name performances, give splits."""
     signatures = [signature(c.motion) for c in found]
     copies = find_copies(signatures, progress)
@@ -213,10 +229,15 @@ def _settle(root: Path, found: list[_Candidate], progress: bool
             name = f'{name}-{c.path.suffix.removeprefix(".")}'
         names.add(name)
         info = TakeInfo(
-            name=name, performance=performance[i], label=c.label, action=c.action,
-            split=split_of(performance[i]), source=source, frames=c.motion.frames,
+            name=name,
+            performance=performance[i],
+            label=c.label,
+            action=c.action,
+            split=split_of(performance[i]),
+            source=source,
+            frames=c.motion.frames,
             **checks.describe(c.motion),
-        )  # fmt: skip
+        )
         takes.append(Take(**asdict(info), motion=c.motion))
         outcomes.append(Outcome(source, 'read', c.notes, seconds))
     return takes, outcomes

@@ -248,11 +248,12 @@ def to_body(source: SourceMotion, mapping: Mapping) -> HumanMotion:
     drive = [index[mapping.joints[name].source] for name in JOINT_NAMES]
     turned = mapping.world @ source.rotations[:, drive] @ _corrections(source, mapping)
     joints = source.positions()[:, drive] @ mapping.world.T * mapping.metres
-    sides = [[JOINT_INDEX[f'{s}_{n}'] for n in ('hip', 'knee', 'ankle')]
-             for s in ('left', 'right')]  # fmt: skip
-    leg = np.mean([
-        np.linalg.norm(np.diff(joints[0, side], axis=0), axis=1).sum() for side in sides
-    ])  # fmt: skip
+    sides = [
+        [JOINT_INDEX[f'{s}_{n}'] for n in ('hip', 'knee', 'ankle')] for s in ('left', 'right')
+    ]
+    leg = np.mean(
+        [np.linalg.norm(np.diff(joints[0, side], axis=0), axis=1).sum() for side in sides]
+    )
     if not 0.1 < leg < 5.0:
         raise ValueError(
             f'mapping {mapping.name}: the legs are {leg:.3g} m long; wrong metres_per_unit?'

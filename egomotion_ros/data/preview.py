@@ -35,8 +35,9 @@ def _draw(axes, joints: np.ndarray, contacts: np.ndarray, across: int, up: int =
             axes.plot(joints[joint, across], joints[joint, up], 'o', color='tab:green', ms=3)
 
 
-def save_picture(path: str | Path, motion: HumanMotion, title: str = '', figures: int = 16
-                 ) -> None:  # fmt: skip
+def save_picture(
+    path: str | Path, motion: HumanMotion, title: str = '', figures: int = 16
+) -> None:
     """
     Write a contact sheet: the path from above, then figures from the side and from the front.
 
@@ -79,7 +80,10 @@ def save_video(path: str | Path, motion: HumanMotion, title: str = '', height: i
     joints = _positions(motion)
     sheet = Figure(figsize=(2 * height / 100, height / 100), dpi=100)
     canvas = FigureCanvasAgg(sheet)
-    views = [(sheet.add_axes((0.0, 0.0, 0.5, 0.95)), 0), (sheet.add_axes((0.5, 0.0, 0.5, 0.95)), 1)]
+    views = [
+        (sheet.add_axes((0.0, 0.0, 0.5, 0.95)), 0),
+        (sheet.add_axes((0.5, 0.0, 0.5, 0.95)), 1),
+    ]
     sheet.suptitle(title, fontsize=9)
     with av.open(str(path), 'w', format='mp4') as file:
         stream = file.add_stream('libx264', rate=Fraction(motion.fps).limit_denominator(1000))

@@ -98,6 +98,7 @@ class Controller:
         """Take an instruction from the topic; ignored while a goal is running."""
         with self._lock:
             if self._task is not None and self._task.goal is not None:
+                self._health.ignored += 1
                 self._log.info('instruction ignored: a goal is running')
                 return
             try:
@@ -150,8 +151,9 @@ class Controller:
             now = self._clock.now().nanoseconds
             stopping = self._player.stop(now if at is None else at, self._measured())
             if stopping is not None:
-                stopping = self._player.restamp(now)
-                self._outputs.play(stopping, replace(self._info, stamp=now))
+                if at is not None:
+                    stopping = self._player.shift(now - at)
+                self._outputs.play(stopping, replace(self._info, stamp=stopping.start))
             if task is not None and task.goal is not None:
                 task.goal.result.plan_id = task.plan_id
                 task.goal.finish(code, text)

@@ -29,7 +29,7 @@ class Health:
         self._name, self._backend, self._bundle = name, backend, bundle_hash
         self.latencies: deque[float] = deque(maxlen=KEPT)
         self.stages: dict[str, float] = {}
-        self.plans = self.failures = self.stops = 0
+        self.plans = self.failures = self.ignored = 0
         self.last_code, self.last_message = ErrorCode.NONE, ''
 
     def planned(self, latency_ms: float, stages: dict[str, float]) -> None:
@@ -54,6 +54,7 @@ class Health:
             'output enabled': output_enabled,
             'plans': self.plans,
             'refused, failed or stopped': self.failures,
+            'instructions ignored': self.ignored,
             'memory [MB]': f'{memory_megabytes():.0f}',
         }
         if self.latencies:

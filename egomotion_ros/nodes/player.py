@@ -130,7 +130,9 @@ class Player:
 
     def stop(self, now: int, measured: MotionState | None) -> Playing | None:
         """
-        Come to rest within the limits; None where nothing moves or a stop is under way.
+        Come to rest within the limits, from the row at or before ``now`` on.
+
+        None where nothing moves or a stop is under way.
 
         ``measured`` state of the robot, None where it is not known: then the commanded one.
         """
@@ -139,13 +141,19 @@ class Player:
         running = self.playing
         seconds = max(running.seconds(now), 0.0)
         state = measured if measured is not None else sample(running.motion, seconds)
-        motion = decelerate(running.motion, seconds, state, self._limits, self._root_limits)
-        self.playing = Playing(motion, now, None, now, hold=True)
+        stop = decelerate(running.motion, seconds, state, self._limits, self._root_limits)
+        start = running.start + round(1e9 * stop.start)
+        self.playing = Playing(stop.motion, start, None, start, hold=True)
         return self.playing
 
-    def restamp(self, now: int) -> Playing:
-        """Let the motion under way start ``now``: its clock may have been set."""
-        self.playing = replace(self.playing, start=now, human_start=now)
+    def shift(self, nanoseconds: int) -> Playing:
+        """Move the motion under way in time: the clock was set."""
+        playing = self.playing
+        self.playing = replace(
+            playing,
+            start=playing.start + nanoseconds,
+            human_start=playing.human_start + nanoseconds,
+        )
         return self.playing
 
     def forget(self) -> None:

@@ -236,11 +236,16 @@ def test_stop_along_the_path_is_continuous_and_keeps_the_limits(seed):
     running = wild_motion(seed)
     time = float(np.random.default_rng(seed).uniform(0.0, running.duration))
     begin = sample(running, time)
-    stop = decelerate(running, time, begin, LIMITS)
-    np.testing.assert_allclose(stop.positions[0], begin.positions, atol=1e-9)
-    np.testing.assert_allclose(stop.velocities[0], begin.velocities, atol=1e-6)
-    np.testing.assert_allclose(stop.root_position[0], begin.root_position, atol=1e-9)
-    np.testing.assert_allclose(stop.root_twist[0], begin.root_twist, atol=1e-6)
+    stop, start = decelerate(running, time, begin, LIMITS)
+    assert start <= time < start + STEP
+    # Up to now, and a row more at most, the robot was told nothing else.
+    now = sample(stop, time - start)
+    np.testing.assert_allclose(now.positions, begin.positions, atol=1e-9)
+    np.testing.assert_allclose(now.velocities, begin.velocities, atol=1e-6)
+    np.testing.assert_allclose(now.root_position, begin.root_position, atol=1e-9)
+    np.testing.assert_allclose(now.root_twist, begin.root_twist, atol=1e-6)
+    assert check(stop, LIMITS).acceleration == 0
+    assert_smooth_base(stop, slack=1.5)
     assert check(stop, LIMITS).total == 0
     assert_at_rest(stop)
     assert stop.duration < 3.0
@@ -252,7 +257,7 @@ def test_stop_without_a_plan_brakes_every_joint_at_its_limit():
     measured = replace(
         still(middle), velocities=speed, root_twist=np.array([1.0, 0, 0, 0, 0, 2.0])
     )
-    stop = decelerate(None, 0.0, measured, LIMITS)
+    stop, _ = decelerate(None, 0.0, measured, LIMITS)
     assert check(stop, LIMITS).total == 0
     assert check(stop, LIMITS).acceleration == 0
     assert_at_rest(stop)
@@ -267,13 +272,13 @@ def test_stop_starts_where_a_robot_that_lost_its_plan_really_is():
     begin = sample(running, 1.0)
     positions = begin.positions.copy()
     positions[5] += 2 * LOST * (1 if positions[5] < 0 else -1)
-    stop = decelerate(running, 1.0, still(positions), LIMITS)
+    stop, start = decelerate(running, 1.0, still(positions), LIMITS)
     np.testing.assert_allclose(stop.positions, np.tile(positions, (stop.steps, 1)), atol=1e-9)
 
 
 def test_stop_never_refuses_a_robot_outside_its_limits_and_does_not_make_it_jump():
     positions = LIMITS.upper + 0.4
-    stop = decelerate(None, 0.0, still(positions), LIMITS)
+    stop, _ = decelerate(None, 0.0, still(positions), LIMITS)
     np.testing.assert_allclose(stop.positions, np.tile(positions, (stop.steps, 1)))
     assert_at_rest(stop)
 

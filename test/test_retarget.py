@@ -239,7 +239,7 @@ def test_joined_and_stopped_robot_motions_stay_inside_the_limits(g1):
     )
     joined, start = join(running, 1.3, new, 1.0, description.limits, description.root_limits)
     assert_inside(joined, description)
-    stop = decelerate(joined, 1.0, sample(joined, 1.0), description.limits)
+    stop, _ = decelerate(joined, 1.0, sample(joined, 1.0), description.limits)
     assert_inside(stop, description)
     corners = foot_track(description, stop)
     assert corners[..., 2].min() > -0.01

@@ -18,7 +18,7 @@ import numpy as np
 from egomotion_ros.retarget.description import RobotDescription
 
 #: Weight of standing posture and of the last step in the directions no target speaks for.
-POSTURE, SMOOTHNESS = 0.02, 0.05
+POSTURE, SMOOTHNESS = 0.05, 0.1
 #: Pairs of geoms nearer than this (m) are watched, and kept this far apart.
 NEARBY, MARGIN = 0.05, 0.005
 #: DAQP's mark of a constraint that may give way (at a price) rather than make the step fail.

@@ -152,53 +152,16 @@ def join(
         zero = np.zeros((1, len(value)))
         return hermite(value[None], rate[None], zero, zero, u, duration)[0]
 
-    positions, velocities = _within(
-        ahead.positions + decay(gap, gap_rate),
-        old.positions[-1],
-        old.velocities[-1],
-        Box.of_joints(limits, step),
-        step,
-        _acceleration(running.positions, running.velocities, switch, step),
-    )
-    root, linear = _within(
-        ahead.root_position + decay(shift, shift_rate),
-        old.root_position[-1],
-        old.root_twist[-1, :3],
-        Box.of_root_position(root_limits, step),
-        step,
-        _acceleration(running.root_position, running.root_twist[:, :3], switch, step),
-    )
-    rows = max(len(positions), len(root))
     rotation = axis_angle_to_matrix(decay(turn, turn_rate)) @ quaternion_to_matrix(
         ahead.root_quaternion
     )
-    rotation = _extend(rotation, rows)
-    angular = angular_velocity(rotation, step, old.root_twist[-1, 3:], np.zeros(3))
-    quaternion = to_quaternions(rotation)
-    if np.dot(quaternion[0], old.root_quaternion[-1]) < 0:
-        quaternion = -quaternion
-    twist = np.concatenate([_extend(linear, rows), angular], axis=-1)
-    planted = np.minimum(ahead.contacts, np.where(u < 1.0, old.contacts[-1], 1.0))
-    tail = (
-        _extend(positions, rows),
-        _extend(velocities, rows),
-        _extend(root, rows),
-        quaternion,
-        twist,
-        _extend(planted, rows),
+    path = _Path(
+        ahead.positions + decay(gap, gap_rate),
+        ahead.root_position + decay(shift, shift_rate),
+        rotation,
+        np.minimum(ahead.contacts, np.where(u < 1.0, old.contacts[-1], 1.0)),
     )
-    head = (
-        old.positions,
-        old.velocities,
-        old.root_position,
-        old.root_quaternion,
-        old.root_twist,
-        old.contacts,
-    )
-    # The switch-over row is the running plan's own; the new part continues after it.
-    whole = [np.concatenate([a, b[1:]]) for a, b in zip(head, tail, strict=True)]
-    motion = RobotMotion(new.joint_names, step, *whole, frame_id=new.frame_id)
-    return Joined(motion, first * step)
+    return _leave(running, first, switch, path, limits, root_limits)
 
 
 def decelerate(
@@ -207,19 +170,20 @@ def decelerate(
     measured: MotionState,
     limits: JointLimits,
     root_limits: RootLimits | None = None,
-) -> RobotMotion:
+) -> Joined:
     """
     Come to rest as fast as is safe, and hold: the motion a stop publishes.
 
-    ``running`` is the motion being executed and ``time`` the seconds since its first row; the
-    result starts there.  With a running motion its path is followed ever slower (time scaling),
-    at most STOP_LINEAR and STOP_ANGULAR of the base and half the joints' acceleration limits.
-    Without one, or where ``measured`` is LOST rad off the plan, each joint brakes from its
-    measured position and velocity at its acceleration limit and the base from its measured
-    twist; planted feet are then not kept.  Never refuses a state for being outside the limits:
-    the robot is where it is.  There the limits are widened to what was measured.
+    ``running`` is the motion being executed and ``time`` the seconds since its first row. With a
+    running motion the result starts at its row at or before ``time``, repeats it up to the row at
+    or after ``time``, and then follows its path ever slower (time scaling), at most STOP_LINEAR
+    and STOP_ANGULAR of the base and half the joints' acceleration limits. Without one, or where
+    ``measured`` is LOST rad off the plan, each joint brakes from its measured position and
+    velocity at its acceleration limit and the base from its measured twist; planted feet are then
+    not kept. Never refuses a state for being outside the limits: the robot is where it is. There
+    the limits are widened to what was measured.
 
-    The first row is the commanded state at ``time``, the last has zero velocity.  Raises
+    The last row has zero velocity; ``start`` of the answer is on the clock of ``time``.  Raises
     ValueError where joints do not fit or a number is not finite.
     """
     root_limits = root_limits or RootLimits()
@@ -229,9 +193,9 @@ def decelerate(
             raise ValueError('decelerate: the running plan and the limits have other joints')
         if not np.isfinite(time):
             raise ValueError(f'decelerate: time is not finite: {time}')
-        begin = sample(running, time)
-        if np.abs(begin.positions - measured.positions).max() <= LOST:
-            return _slow_down(running, time, begin, limits, root_limits)
+        time = max(time, 0.0)
+        if np.abs(sample(running, time).positions - measured.positions).max() <= LOST:
+            return _slow_down(running, time, limits, root_limits)
     step = STEP if running is None else running.step_dt
     frame = 'odom' if running is None else running.frame_id
     box = _admit(Box.of_joints(limits, step), measured.positions)
@@ -254,7 +218,7 @@ def decelerate(
         measured.root_quaternion
     )
     angular = angular_velocity(rotation, step, angular_speed, np.zeros(3))
-    return RobotMotion(
+    motion = RobotMotion(
         joint_names=limits.joint_names,
         step_dt=step,
         positions=_extend(positions, rows),
@@ -265,51 +229,97 @@ def decelerate(
         contacts=np.tile(measured.contacts, (rows, 1)),
         frame_id=frame,
     )
+    return Joined(motion, time)
 
 
 def _slow_down(
-    running: RobotMotion,
-    time: float,
-    begin: MotionState,
-    limits: JointLimits,
-    root_limits: RootLimits,
-) -> RobotMotion:
+    running: RobotMotion, time: float, limits: JointLimits, root_limits: RootLimits
+) -> Joined:
     """Follow ``running`` from ``time`` on at a speed that falls linearly from 1 to 0."""
     step = running.step_dt
-    near = sample(running, time + np.linspace(0.0, 1.0, 61))
+    first = int(np.floor(time / step + 1e-6))
+    switch = int(np.ceil(time / step - 1e-6))
+    near = sample(running, switch * step + np.linspace(0.0, 0.25, 16))
     duration = max(
         SHORTEST_STOP,
-        float((np.abs(near.velocities[:16]) / (0.5 * limits.acceleration)).max()),
-        float(np.linalg.norm(near.root_twist[:16, :3], axis=-1).max()) / STOP_LINEAR,
-        float(np.linalg.norm(near.root_twist[:16, 3:], axis=-1).max()) / STOP_ANGULAR,
+        float((np.abs(near.velocities) / (0.5 * limits.acceleration)).max()),
+        float(np.linalg.norm(near.root_twist[:, :3], axis=-1).max()) / STOP_LINEAR,
+        float(np.linalg.norm(near.root_twist[:, 3:], axis=-1).max()) / STOP_ANGULAR,
     )
     rows = int(np.ceil(duration / step)) + 1
-    share = np.minimum(np.arange(rows) / (rows - 1), 1.0)
-    clock = time + duration * (share - 0.5 * share**2)
-    path = sample(running, clock)
-    box = _admit(Box.of_joints(limits, step), begin.positions)
-    positions, velocities = _within(path.positions, begin.positions, begin.velocities, box, step)
+    share = np.arange(rows) / (rows - 1)
+    ahead = sample(running, switch * step + duration * (share - 0.5 * share**2))
+    path = _Path(
+        ahead.positions,
+        ahead.root_position,
+        quaternion_to_matrix(ahead.root_quaternion),
+        ahead.contacts,
+    )
+    return _leave(running, first, switch, path, limits, root_limits)
+
+
+class _Path(NamedTuple):
+    """Where to go, row by row: joints (T, J), base (T, 3) and (T, 3, 3), contacts (T, 2)."""
+
+    positions: np.ndarray
+    root: np.ndarray
+    rotation: np.ndarray
+    contacts: np.ndarray
+
+
+def _leave(
+    running: RobotMotion,
+    first: int,
+    switch: int,
+    path: _Path,
+    limits: JointLimits,
+    root_limits: RootLimits,
+) -> Joined:
+    """Rows ``first`` to ``switch`` of ``running``, then ``path``, which begins at ``switch``."""
+    step = running.step_dt
+    old = sample(running, step * np.arange(first, switch + 1))
+    positions, velocities = _within(
+        path.positions,
+        old.positions[-1],
+        old.velocities[-1],
+        _admit(Box.of_joints(limits, step), old.positions[-1]),
+        step,
+        _acceleration(running.positions, running.velocities, switch, step),
+    )
     root, linear = _within(
-        path.root_position,
-        begin.root_position,
-        begin.root_twist[:3],
+        path.root,
+        old.root_position[-1],
+        old.root_twist[-1, :3],
         Box.of_root_position(root_limits, step),
         step,
+        _acceleration(running.root_position, running.root_twist[:, :3], switch, step),
     )
     rows = max(len(positions), len(root))
-    rotation = _extend(quaternion_to_matrix(path.root_quaternion), rows)
-    angular = angular_velocity(rotation, step, begin.root_twist[3:], np.zeros(3))
-    return RobotMotion(
-        joint_names=running.joint_names,
-        step_dt=step,
-        positions=_extend(positions, rows),
-        velocities=_extend(velocities, rows),
-        root_position=_extend(root, rows),
-        root_quaternion=to_quaternions(rotation),
-        root_twist=np.concatenate([_extend(linear, rows), angular], axis=-1),
-        contacts=_extend(path.contacts, rows),
-        frame_id=running.frame_id,
+    rotation = _extend(path.rotation, rows)
+    angular = angular_velocity(rotation, step, old.root_twist[-1, 3:], np.zeros(3))
+    quaternion = to_quaternions(rotation)
+    if np.dot(quaternion[0], old.root_quaternion[-1]) < 0:
+        quaternion = -quaternion
+    tail = (
+        _extend(positions, rows),
+        _extend(velocities, rows),
+        _extend(root, rows),
+        quaternion,
+        np.concatenate([_extend(linear, rows), angular], axis=-1),
+        _extend(path.contacts, rows),
     )
+    head = (
+        old.positions,
+        old.velocities,
+        old.root_position,
+        old.root_quaternion,
+        old.root_twist,
+        old.contacts,
+    )
+    # The switch-over row is the running plan's own; the new part continues after it.
+    whole = [np.concatenate([a, b[1:]]) for a, b in zip(head, tail, strict=True)]
+    motion = RobotMotion(running.joint_names, step, *whole, frame_id=running.frame_id)
+    return Joined(motion, first * step)
 
 
 def _acceleration(
@@ -328,7 +338,7 @@ def _within(
     velocity: np.ndarray,
     box: Box,
     step: float,
-    acceleration: np.ndarray | None = None,
+    acceleration: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Rows (T', J) from ``position``, ``velocity`` along ``path`` (T, J) inside ``box``, to rest.
@@ -341,9 +351,7 @@ def _within(
     if len(path) < 2:
         path = np.concatenate([path, path])
     wish = controls(path, velocity, np.zeros_like(velocity), step)
-    wishes = ((wish[0] - 2 * wish[1] + wish[2]) / step**2,)
-    if acceleration is not None:
-        wishes += (acceleration,)
+    wishes = ((wish[0] - 2 * wish[1] + wish[2]) / step**2, acceleration)
     start = box.start(inside, velocity, step, wishes)
     # The last control point mirrors the last but one for a flat end; the governor settles.
     targets = np.concatenate([wish[1:-1], path[-1:]])

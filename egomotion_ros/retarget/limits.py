@@ -193,7 +193,10 @@ class Box:
         here = position - tries * step**2 / 6.0
         ahead = velocity * step + 0.5 * tries * step**2
         down, up = self.steps(here)
-        good = (here >= self.lower) & (here <= self.upper) & (ahead >= -down) & (ahead <= up)
+        slack = 1e-9  # a running plan is right at its limits, up to rounding
+        good = (here >= self.lower - slack) & (here <= self.upper + slack)
+        good &= (ahead >= -down - slack) & (ahead <= up + slack)
+        here, ahead = np.clip(here, self.lower, self.upper), np.clip(ahead, -down, up)
         pick, any_good = good.argmax(axis=0)[None], good.any(axis=0)
         here = np.where(any_good, np.take_along_axis(here, pick, axis=0)[0], position)
         ahead = np.take_along_axis(ahead, pick, axis=0)[0]

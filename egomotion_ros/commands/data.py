@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion data import``: recordings -> motion library, with a report and a look at takes."""
+"""``egomotion data``: recordings -> motion library (import), simulated episodes (episodes)."""
 
 from __future__ import annotations
 

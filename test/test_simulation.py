@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from egomotion_ros.data.scenes import COLOURS, COLOUR_NAMES, sample_scene, scene_seed
+from egomotion_ros.data.render import SceneRenderer
+from egomotion_ros.data.scenes import COLOUR_NAMES, COLOURS, sample_scene, scene_seed
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
 from egomotion_ros.simulation.camera_thread import CameraThread
 from egomotion_ros.simulation.follower import CATCH_UP, Follower
 from egomotion_ros.simulation.world import View, World
-from egomotion_ros.types import CameraIntrinsics, RobotMotion
+from egomotion_ros.types import CameraIntrinsics, CameraPose, RobotMotion
 
 SECOND = 1_000_000_000
 CAMERA = CameraIntrinsics(128, 128, 1.4)
@@ -192,3 +193,20 @@ def test_joints_are_taken_by_name_whatever_their_order(robot, world):
                             positions=motion.positions[:, order],
                             velocities=motion.velocities[:, order]), 0, 0)
     assert np.allclose(robot_now.sample(SECOND).positions, sample(motion, 1.0).positions)
+
+
+def test_the_robot_sees_the_pictures_that_models_are_trained_on(robot):
+    """Same room, same eye, a person's scale there and the robot's here: the same picture."""
+    place, _ = World(robot, None, CAMERA).head(World(robot, None, CAMERA).home())
+    position = robot.camera.position - [place[0], place[1], 0.0]
+    central = replace(robot, camera=replace(robot.camera, position=position))
+    scene = sample_scene(scene_seed('test', 8))
+    here = World(central, scene, CAMERA)
+    eye, _ = here.head(here.home())
+    view = View(here, CAMERA.width, CAMERA.height)
+    seen = view.first_person(here.configuration(here.home()))
+    view.close()
+    with SceneRenderer(CAMERA) as renderer:
+        trained = renderer.render(scene, CameraPose(float(eye[2]) / robot.scale,
+                                                    float(robot.camera.rpy[1])))
+    assert np.abs(seen.astype(int) - trained.astype(int)).mean() < 2.0

@@ -17,6 +17,14 @@ from pathlib import Path
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from egomotion_ros.bundle import Bundle
+    from egomotion_ros.demo.processes import Children
+    from egomotion_ros.demo.record import Visit
+    from egomotion_ros.demo.script import Stop
+    from egomotion_ros.retarget.description import RobotDescription
 
 HELP = 'run simulation and node, follow instructions, write table, video and contact sheet'
 
@@ -70,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         stops = script.camera_script() if args.camera else script.default_script(args.seed)
     try:
         with Children(args.out, dict(os.environ)) as children:
-            visits = _perform(args, stops, children, bundle, robot, domain)
+            visits = perform(args, stops, children, bundle, robot, domain)
     except DemoError as error:
         print(f'egomotion demo: {error}', file=sys.stderr)
         return 1
@@ -99,7 +107,8 @@ def _check_camera(args: argparse.Namespace) -> None:
                          'upright has about 50) or --calibration FILE')
 
 
-def _perform(args, stops, children, bundle, robot, domain) -> list:
+def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bundle: Bundle,
+            robot: RobotDescription, domain: int) -> list[Visit]:
     """Start the processes, visit every room, return what was recorded."""
     from tqdm import tqdm
 
@@ -135,7 +144,7 @@ def _perform(args, stops, children, bundle, robot, domain) -> list:
     return visits
 
 
-def _start(args: argparse.Namespace, children, bundle) -> None:
+def _start(args: argparse.Namespace, children: Children, bundle: Bundle) -> None:
     """Start the nodes as processes."""
     from egomotion_ros.demo.film import FRAME_RATE
 

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 
@@ -42,7 +44,7 @@ class Children:
             # Its own session: Ctrl-C reaches the demo alone, which then stops them in order.
             self._running[name] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=self._environment, start_new_session=True)
+                env=self._environment, start_new_session=True, preexec_fn=_end_with_parent)
 
     def log(self, name: str) -> Path:
         """Return the file that takes the output of ``name``."""
@@ -65,7 +67,16 @@ class Children:
         return '\n'.join(self.last_words(name, 8) for name in self._running)
 
     def stop(self) -> None:
-        """End all processes: ask, insist, force."""
+        """End all processes: ask, insist, force; an impatient second Ctrl-C changes nothing."""
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+        try:
+            self._farewell()
+        finally:
+            if main:
+                signal.signal(signal.SIGINT, before)
+
+    def _farewell(self) -> None:
         for number, seconds in self.FAREWELL:
             alive = [process for process in self._running.values() if process.poll() is None]
             for process in alive:
@@ -77,3 +88,9 @@ class Children:
                 except subprocess.TimeoutExpired:
                     continue
         self._running.clear()
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this child should the demo be killed (Linux: PR_SET_PDEATHSIG)."""
+    if sys.platform.startswith('linux'):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 import math
 from pathlib import Path
@@ -51,8 +52,8 @@ class Stop:
 
 def default_script(seed: int) -> list[Stop]:
     """Return seven instructions in six unseen rooms, one changed on the way and one stopped."""
-    rng = np.random.default_rng([seed, 7])
     scenes = _scenes(seed)
+    rng = np.random.default_rng([seed, 7])
     stops = []
     for plan in (('walk_to',), ('walk_to', 'walk_to'), ('stop_at',), ('turn_to',)):
         scene = next(s for s in scenes if len(_targets(s)) >= len(plan))
@@ -132,12 +133,12 @@ def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
     return None
 
 
-def _scenes(seed: int):
-    """Test scenes of one run; runs of different seeds share none."""
+def _scenes(seed: int) -> Iterator[Scene]:
+    """Test scenes of one run, drawn as they are asked for; runs of other seeds share none."""
     if not 0 <= seed < 5000:
         raise ValueError(f'seed must be in 0..4999, got {seed}')
-    for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN):
-        yield sample_scene(scene_seed('test', index))
+    return (sample_scene(scene_seed('test', index))
+            for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN))
 
 
 def _targets(scene: Scene) -> list[int]:

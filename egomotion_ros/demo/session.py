@@ -17,7 +17,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 import rclpy
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
@@ -72,6 +72,7 @@ class Session:
         self._set = self._node.create_client(SetParameters, 'simulation_node/set_parameters')
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='session', daemon=True)
         self._thread.start()
 
@@ -79,8 +80,9 @@ class Session:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self._context.try_shutdown()
+        self._closing.set()
         self._thread.join(5.0)
+        self._context.try_shutdown()
 
     # What the demo does -----------------------------------------------------------------------
     def bring_up(self) -> None:
@@ -196,11 +198,8 @@ class Session:
 
     # What the demo hears ----------------------------------------------------------------------
     def _spin(self) -> None:
-        while self._context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.2)
-            except ExternalShutdownException:
-                return
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.2)
 
     def _on_image(self, message: Image) -> None:
         image = np.frombuffer(message.data, np.uint8)

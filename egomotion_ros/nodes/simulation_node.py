@@ -182,6 +182,8 @@ class SimulationNode(Node):
             self._camera.request(self._world.configuration(state), now)
 
     def _on_picture(self, image: np.ndarray, stamp: int) -> None:
+        if not self.context.ok():
+            return
         frame = self._value('camera_frame')
         self._infos.publish(camera_info_to_msg(self._calibration, stamp, frame))
         self._images.publish(image_to_msg(image, stamp, frame))

@@ -26,11 +26,7 @@ import rclpy
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
-from rclpy.executors import (
-    ExternalShutdownException,
-    MultiThreadedExecutor,
-    SingleThreadedExecutor,
-)
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
@@ -41,7 +37,7 @@ from trajectory_msgs.msg import JointTrajectory
 from egomotion_ros.action import GenerateMotion
 from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
-from egomotion_ros.nodes.egomotion_node import EgoMotionNode
+from egomotion_ros.nodes.egomotion_node import EgoMotionNode, spin
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
@@ -142,13 +138,13 @@ class Harness:
         self.heard = Heard()
         self._group = ReentrantCallbackGroup()
         self._make_world()
-        self._threads = []
+        self._threads, self._done = [], threading.Event()
         for executor, node in (
             (MultiThreadedExecutor(4, context=self.context), self.node),
             (SingleThreadedExecutor(context=self.context), self.world),
         ):
             executor.add_node(node)
-            thread = threading.Thread(target=self._spin, args=(executor,), daemon=True)
+            thread = threading.Thread(target=spin, args=(executor, node, self._done), daemon=True)
             thread.start()
             self._threads.append((executor, thread))
         if load is None and self.pipeline is not None:
@@ -355,21 +351,15 @@ class Harness:
             self.node.trigger_shutdown()
         except Exception:  # finalized already
             pass
-        for executor, _ in self._threads:
+        self._done.set()
+        for executor, thread in self._threads:
+            executor.wake()
+            thread.join(5.0)
             executor.shutdown(timeout_sec=1.0)
         rclpy.shutdown(context=self.context)
-        for _, thread in self._threads:
-            thread.join(5.0)
 
     def __enter__(self) -> Harness:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
-
-    @staticmethod
-    def _spin(executor) -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            pass

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from egomotion_ros.nodes.lifecycle import ManagedNode
     from egomotion_ros.pipeline import EgoMotionPipeline
 
-#: Seconds between two ticks while there is something to do.
-TICK = 0.05
 _STAGES = {
     'reason': Status.REASONING,
     'generate': Status.GENERATING,

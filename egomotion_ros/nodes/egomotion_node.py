@@ -15,27 +15,28 @@ import sys
 import threading
 
 import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle, ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from egomotion_ros.nodes.controller import TICK, Controller
+from egomotion_ros.nodes.controller import Controller
 from egomotion_ros.nodes.diagnostics import Health
 from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.nodes.goals import GoalServer
+from egomotion_ros.nodes.heartbeat import Heartbeat
 from egomotion_ros.nodes.lifecycle import ManagedNode
 from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.qos import profile
 
-#: Threads of the executor: orders and stop, ticking, one waiting goal, one ending goal.
+#: Threads of the executor: orders, stop, one waiting goal, one ending goal.
 THREADS = 4
 #: Clock jumps forward above this (s) stop motion, as every jump back does.
 FORWARD_JUMP = 3.0
@@ -62,20 +63,12 @@ class EgoMotionNode(ManagedNode):
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None
         # Re-entrant: what stops motion waits for nothing but the controller's short lock.
         self._control = ReentrantCallbackGroup()
-        self._ticking = MutuallyExclusiveCallbackGroup()
         self._instruction = None
         self._goals = GoalServer(self)
         self._stop = self.create_service(
             Trigger, '~/stop', self._on_stop, callback_group=self._control
         )
-        self._tick = self.create_timer(
-            TICK, self.guarded(self._on_tick), self._ticking, self.steady_clock
-        )
-        self._tick.cancel()
-        self._report = self.create_timer(
-            1.0, self.guarded(self._on_report), self._ticking, self.steady_clock
-        )
-        self._report.cancel()
+        self._heart = Heartbeat(self._on_tick, self._on_report, self.get_logger().error)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
                 min_forward=Duration(seconds=FORWARD_JUMP),
@@ -106,7 +99,7 @@ class EgoMotionNode(ManagedNode):
         self.outputs = Outputs(self, p, self.pipeline.robot)
         self.observer = Observer(self, p, self.pipeline.camera, self.pipeline.robot)
         self.controller = Controller(
-            self, p, self.pipeline, self.observer, self.outputs, self.health, self._tick.reset
+            self, p, self.pipeline, self.observer, self.outputs, self.health, self._heart.hurry
         )
         self.get_logger().info(
             f'bundle {self.pipeline.bundle.hash[:12]} on {self.pipeline.backend} for '
@@ -125,7 +118,7 @@ class EgoMotionNode(ManagedNode):
             profile(self.parameters['qos.instruction']),
             callback_group=self._control,
         )
-        self._report.reset()
+        self._heart.start()
 
     def halt(self) -> None:
         """Take no more orders, stop what moves, stop listening."""
@@ -133,16 +126,14 @@ class EgoMotionNode(ManagedNode):
         if self._instruction is not None:
             self.destroy_subscription(self._instruction)
             self._instruction = None
-        self._report.cancel()
         if self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated'):
             self.outputs.flush(FLUSH)
-        self._tick.cancel()
+        self._heart.stop()
         self.observer.close()
 
     def teardown(self) -> None:
         """Free the models and everything around them."""
-        self._tick.cancel()
-        self._report.cancel()
+        self._heart.stop()
         if self.controller is not None:
             self.controller.close()
         if self.observer is not None:
@@ -175,24 +166,18 @@ class EgoMotionNode(ManagedNode):
         response.message = 'stopping' if stopped else 'nothing was moving'
         return response
 
-    def _on_tick(self) -> None:
-        controller = self.controller
-        if controller is None or not controller.tick():
-            self._tick.cancel()
-            # Something may have begun between the look and the cancel.
-            if controller is not None and controller.is_busy:
-                self._tick.reset()
+    def _on_tick(self) -> bool:
+        return self.controller.tick()
 
     def _on_report(self) -> None:
-        if self.controller is not None:
-            self.outputs.diagnostics(
-                self.health.report(
-                    self.get_clock().now().to_msg(),
-                    self.controller.status.name,
-                    self.observer,
-                    self.parameters['output_enabled'],
-                )
+        self.outputs.diagnostics(
+            self.health.report(
+                self.get_clock().now().to_msg(),
+                self.controller.status.name,
+                self.observer,
+                self.parameters['output_enabled'],
             )
+        )
 
     def _on_jump(self, jump: TimeJump) -> None:
         if self.controller is not None:
@@ -204,31 +189,31 @@ class EgoMotionNode(ManagedNode):
             self.controller.on_output_switched(self.parameters['output_enabled'])
 
 
+def spin(executor: Executor, node: ManagedNode, done: threading.Event) -> None:
+    """Serve ``node`` until ``done``, whatever its callbacks raise."""
+    while node.context.ok() and not done.is_set():
+        try:
+            executor.spin_once(timeout_sec=0.5)
+        except ExternalShutdownException:
+            return
+        except InvalidHandle:
+            continue  # an entity was destroyed while it was waited for
+        except Exception as error:
+            node.get_logger().error(f'a callback failed: {error!r}')
+
+
 def run(node: ManagedNode) -> None:
     """
     Spin ``node`` until SIGINT or SIGTERM, then shut it down: motion stops before DDS does.
 
     rclpy's own signal handlers must be off, they would close the publishers first.
     """
-    ending = threading.Event()
+    ending, done = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
     executor = MultiThreadedExecutor(num_threads=THREADS, context=node.context)
     executor.add_node(node)
-
-    def spin() -> None:
-        while node.context.ok() and not done.is_set():
-            try:
-                executor.spin_once(timeout_sec=0.5)
-            except ExternalShutdownException:
-                return
-            except InvalidHandle:
-                continue  # an entity was destroyed while it was waited for
-            except Exception as error:
-                node.get_logger().error(f'a callback failed: {error!r}')
-
-    done = threading.Event()
-    thread = threading.Thread(target=spin, name='executor', daemon=True)
+    thread = threading.Thread(target=spin, args=(executor, node, done), daemon=True)
     thread.start()
     while not ending.wait(0.5) and thread.is_alive():
         pass

@@ -34,15 +34,12 @@ def settings(threads: int) -> dict[str, onnxruntime.SessionOptions]:
             options.add_session_config_entry(*entry)
         found[name] = options
 
-    variant('spin after run', ('session.force_spinning_stop', '0'))
-    variant('never spin', ('session.intra_op.allow_spinning', '0'))
+    variant('spin', ('session.intra_op.allow_spinning', '1'))
+    variant('large blocks', ('session.dynamic_block_base', '0'))
     variant('no arena', enable_cpu_mem_arena=False)
     variant('no memory pattern', enable_mem_pattern=False)
     variant('basic optimisation', graph_optimization_level=plain.ORT_ENABLE_BASIC)
     variant('no prepacking', ('session.disable_prepacking', '1'))
-    variant('never spin, small blocks', ('session.dynamic_block_base', '4'))
-    found['never spin, small blocks'].add_session_config_entry(
-        'session.intra_op.allow_spinning', '0')
     variant('one thread', intra_op_num_threads=1)
     return found
 

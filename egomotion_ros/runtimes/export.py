@@ -142,7 +142,27 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
         value.ClearField('metadata_props')
     proto.graph.ClearField('metadata_props')
     proto.ClearField('metadata_props')
+    _divide(proto.graph)
     return proto
+
+
+def _divide(graph: onnx.GraphProto) -> None:
+    """
+    Write ``x * (1 / sqrt(...))`` as ``x / sqrt(...)``.
+
+    That is the form in which ONNX Runtime recognises an RMS norm and runs it as one operator.
+    """
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for node in [node for node in graph.node if node.op_type == 'Reciprocal']:
+        using = users.get(node.output[0], [])
+        if len(using) == 1 and using[0].op_type == 'Mul':
+            other = [name for name in using[0].input if name != node.output[0]]
+            using[0].op_type = 'Div'
+            using[0].input[:] = [*other, node.input[0]]
+            graph.node.remove(node)
 
 
 def lint(name: str, proto: onnx.ModelProto) -> None:

@@ -119,9 +119,17 @@ class Condition(Graph):
         return states, torch.arange(self.rows)[None] < self.rows - 1
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Context: (K and V, layers, condition and null, heads, rows, width)."""
-        both = torch.cat([states, self.generator.null_condition(states)])
-        keys, values, bias = self.generator.condition(both, torch.cat([mask, mask]))
+        """
+        Context: (K and V, layers, 1, heads, rows + 1, width), mask (2, 1, 1, rows + 1).
+
+        The null condition is the same row everywhere, so that one row stands for all of it; it
+        comes last, and the masks of the two branches say which rows each of them sees.
+        """
+        null = self.generator.null_condition(states[:, :1])
+        both = torch.cat([torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1),
+                          torch.cat([torch.zeros_like(mask), torch.ones_like(mask[:, :1])],
+                                    dim=1)])
+        keys, values, bias = self.generator.condition(torch.cat([states, null], dim=1), both)
         return torch.stack([keys, values]), bias
 
 
@@ -139,11 +147,11 @@ class Step(Graph):
         """Half way, with two known windows."""
         config = self.generator.config
         known = (torch.arange(config.windows)[None] < 2).float()
-        context = torch.randn(2, config.layers, 2, config.heads, self.rows,
+        context = torch.randn(2, config.layers, 1, config.heads, self.rows + 1,
                               config.width // config.heads)
         return (torch.randn(1, config.windows, config.channels), torch.tensor([0.5]),
                 torch.tensor([0.125]), torch.tensor([1.5]), context,
-                torch.zeros(2, 1, 1, self.rows),
+                torch.zeros(2, 1, 1, self.rows + 1),
                 torch.randn(1, config.windows, config.channels) * known[..., None], known)
 
     def forward(self, x: Tensor, t: Tensor, dt: Tensor, guidance: Tensor, context: Tensor,

@@ -18,7 +18,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 #: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
 HALF_GRAPHS = ('prefill', 'decode', 'condition', 'step')
-_KEEP = ['Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Softmax', 'InstanceNormalization',
+_KEEP = ['Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Div', 'Softmax', 'InstanceNormalization',
          'GroupNormalization', 'Sin', 'Cos', 'Exp']
 
 

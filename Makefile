@@ -27,7 +27,7 @@ demo: runtime-environment
 
 test: test-environment
 	@scripts/build
-	@scripts/env timeout --kill-after=30 55m pytest $(ARGS)
+	@scripts/env timeout --kill-after=30 45m pytest $(ARGS)
 
 bench: runtime-environment
 	@scripts/build

@@ -319,3 +319,12 @@ def test_a_node_that_cannot_start_is_shown_with_its_reason(tmp_path, tiny_bundle
 def test_the_camera_script_asks_for_a_change_and_a_stop_too():
     asks = [ask for stop in camera_script() for ask in stop.asks]
     assert len(asks) >= 6 and {'change', 'stop'} <= {ask.then for ask in asks}
+
+
+def test_nothing_on_the_way_of_the_demo_imports_torch():
+    modules = [f'egomotion_ros.{name}' for name in (
+        'commands.demo', 'demo.film', 'demo.scores', 'demo.script', 'demo.session',
+        'nodes.camera_node', 'nodes.egomotion_node', 'nodes.simulation_node', 'pipeline')]
+    code = (f'import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n'
+            'sys.exit("torch" in sys.modules or "mjlab" in sys.modules)')
+    assert subprocess.run([sys.executable, '-c', code], timeout=120).returncode == 0

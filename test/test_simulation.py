@@ -195,8 +195,10 @@ def test_joints_are_taken_by_name_whatever_their_order(robot, world):
     assert np.allclose(robot_now.sample(SECOND).positions, sample(motion, 1.0).positions)
 
 
-def test_the_robot_sees_the_pictures_that_models_are_trained_on(robot):
+@pytest.mark.parametrize('name', ['unitree_g1', 'booster_t1'])
+def test_the_robot_sees_the_pictures_that_models_are_trained_on(name):
     """Same room, same eye, a person's scale there and the robot's here: the same picture."""
+    robot = RobotDescription.load(name)
     place, _ = World(robot, None, CAMERA).head(World(robot, None, CAMERA).home())
     position = robot.camera.position - [place[0], place[1], 0.0]
     central = replace(robot, camera=replace(robot.camera, position=position))

@@ -7,6 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -219,3 +222,24 @@ def test_the_same_steps_give_the_same_pictures(lockstep):
     lockstep.until(lambda: len(lockstep.heard['image']) >= 2)
     a, b = (np.frombuffer(m.data, np.uint8) for m in lockstep.heard['image'][-2:])
     assert np.array_equal(a, b)
+
+
+def test_the_process_ends_cleanly_when_told():
+    process = subprocess.Popen([sys.executable, '-m', 'egomotion_ros.nodes.simulation_node'],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        line = process.stdout.readline()  # it is up
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert 'Kinematic' in line
+    assert (process.returncode, rest) == (0, '')
+
+
+def test_the_process_says_why_it_cannot_start():
+    done = subprocess.run(
+        [sys.executable, '-m', 'egomotion_ros.nodes.simulation_node', '--ros-args', '-p',
+         'robot:=nobody'], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert 'nobody' in done.stderr and 'Traceback' not in done.stderr

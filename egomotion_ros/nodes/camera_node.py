@@ -15,11 +15,10 @@ import sys
 import threading
 
 import numpy as np
-import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
+from egomotion_ros.nodes.process import run_node
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.sensor_messages import camera_info_to_msg, described, image_to_msg
 from egomotion_ros.nodes.sources import Calibration, load_calibration, open_source, shrink
@@ -184,24 +183,13 @@ class CameraNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Play the recording, then exit; 1 where it cannot be played."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = CameraNode()
-        while rclpy.ok() and not node.finished:
-            rclpy.spin_once(node, timeout_sec=0.1)
-        if node.problem is not None and rclpy.ok():
+
+    def ended(node: CameraNode) -> bool:
+        if node.finished and node.problem is not None:
             raise node.problem
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, OSError) as error:
-        print(f'camera_node: {error}', file=sys.stderr)
-        return 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+        return node.finished
+
+    return run_node(CameraNode, 'camera_node', args, ended)
 
 
 if __name__ == '__main__':

@@ -20,9 +20,7 @@ import time
 from nav_msgs.msg import Odometry
 import numpy as np
 from rcl_interfaces.msg import SetParametersResult
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -36,6 +34,7 @@ from egomotion_ros.nodes.conversions import (
     robot_from_msg,
     time_to_msg,
 )
+from egomotion_ros.nodes.process import run_node
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.sensor_messages import (
     camera_info_to_msg,
@@ -182,8 +181,6 @@ class SimulationNode(Node):
             self._camera.request(self._world.configuration(state), now)
 
     def _on_picture(self, image: np.ndarray, stamp: int) -> None:
-        if not self.context.ok():
-            return
         frame = self._value('camera_frame')
         self._infos.publish(camera_info_to_msg(self._calibration, stamp, frame))
         self._images.publish(image_to_msg(image, stamp, frame))
@@ -219,21 +216,7 @@ class SimulationNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 where it cannot start."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = SimulationNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f'simulation_node: {error}', file=sys.stderr)
-        return 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node(SimulationNode, 'simulation_node', args)
 
 
 if __name__ == '__main__':

@@ -215,6 +215,7 @@ def _room(scene: Scene | None, scale: float) -> mujoco.MjSpec:
 def _robot(robot: RobotDescription, camera: CameraIntrinsics) -> mujoco.MjSpec:
     """The robot as a spec with its head camera; collision shapes are not drawn."""
     spec = robot.spec()
+    spec.compiler.discardvisual = False  # a URDF's default would drop the whole room
     for extra in (*spec.lights, *spec.cameras, *spec.sensors, *spec.actuators):
         spec.delete(extra)
     visual = [geom for geom in spec.geoms if geom.contype == 0 and geom.conaffinity == 0]

@@ -303,18 +303,25 @@ class Harness:
         assert self.action.wait_for_server(timeout_sec=10.0)
         fields.setdefault('execute', True)
         self.feedback: list = []
-        sent = self.action.send_goal_async(
-            GenerateMotion.Goal(instruction=instruction, **fields),
-            feedback_callback=lambda message: self.feedback.append(message.feedback),
-        )
-        self.wait(sent.done, what='the answer to the goal')
-        return sent.result()
+        goal = GenerateMotion.Goal(instruction=instruction, **fields)
+        feedback = self.feedback
+
+        def send():
+            return self.action.send_goal_async(goal, lambda m: feedback.append(m.feedback))
+
+        return self._ask(send, 30.0, 'the answer to the goal')
 
     def result(self, handle, timeout: float = 30.0):
         """Wait for the result of a goal: (status, result)."""
-        future = handle.get_result_async()
-        self.wait(future.done, timeout, 'the result')
-        return future.result().status, future.result().result
+        answer = self._ask(handle.get_result_async, timeout, 'the result')
+        return answer.status, answer.result
+
+    def _ask(self, send: Callable, timeout: float, what: str):
+        # Sent by the executor's thread: rclpy notes a request only after it was sent.
+        task = self._threads[1][0].create_task(send)
+        self.wait(task.done, timeout, what)
+        self.wait(task.result().done, timeout, what)
+        return task.result().result()
 
     def run(self, instruction: str, **fields):
         """Send a goal and wait for its result."""

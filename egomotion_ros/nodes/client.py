@@ -102,12 +102,11 @@ class EgoMotionClient:
             if on_feedback is not None:
                 on_feedback(message.feedback)
 
-        sent = self._action.send_goal_async(goal, feedback_callback=feedback)
-        self._goal = self._wait(sent, timeout)
+        self._goal = self._ask(lambda: self._action.send_goal_async(goal, feedback), timeout)
         if not self._goal.accepted:
             raise NodeError(ErrorCode.DEACTIVATED, 'goal rejected: the node is not active')
         try:
-            answer = self._wait(self._goal.get_result_async(), timeout)
+            answer = self._ask(self._goal.get_result_async, timeout)
         except (NodeError, KeyboardInterrupt):
             self.cancel()
             raise
@@ -134,13 +133,13 @@ class EgoMotionClient:
     def cancel(self, timeout: float = 5.0) -> None:
         """Cancel the goal that is running, if any; the robot stops."""
         if self._goal is not None:
-            self._wait(self._goal.cancel_goal_async(), timeout)
+            self._ask(self._goal.cancel_goal_async, timeout)
 
     def stop(self, timeout: float = 5.0) -> str:
         """Call ``~/stop``; returns what the node answered, raises NodeError if it failed."""
         if not self._stop.wait_for_service(timeout_sec=timeout):
             raise NodeError(ErrorCode.TIMEOUT, f'no service {self._stop.srv_name}')
-        answer = self._wait(self._stop.call_async(Trigger.Request()), timeout)
+        answer = self._ask(lambda: self._stop.call_async(Trigger.Request()), timeout)
         if not answer.success:
             raise NodeError(ErrorCode.UNKNOWN, answer.message)
         return answer.message
@@ -163,7 +162,18 @@ class EgoMotionClient:
         except ExternalShutdownException:
             pass
 
-    def _wait(self, future: Future, timeout: float):
+    def _ask(self, send: Callable[[], Future], timeout: float):
+        """
+        Run ``send`` in the executor's thread and wait for the answer to what it sent.
+
+        rclpy's action client notes a request only after sending it: sent from another thread, an
+        answer that is quick enough would be thrown away as unexpected.
+        """
+        task = self._executor.create_task(send)
+        return self._wait(self._wait(task, timeout), timeout)
+
+    @staticmethod
+    def _wait(future: Future, timeout: float):
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout):

@@ -1,0 +1,198 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs that are missing, stale, broken or odd: refused with the code that says which."""
+
+from __future__ import annotations
+
+import cv2
+from node_harness import Harness
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.pipeline import EgoMotionPipeline
+
+
+@pytest.fixture(scope='module')
+def pipeline(tiny_bundle):
+    pipeline = EgoMotionPipeline.load(tiny_bundle, threads=1)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope='module')
+def shared(pipeline):
+    with Harness(pipeline, **{'image.timeout': 1.0, 'joint_states.timeout': 1.0}) as harness:
+        yield harness
+
+
+@pytest.fixture
+def harness(shared):
+    """The shared node in a world where all is well again."""
+    yield shared
+    shared.camera_on = shared.joints_on = shared.odom_on = True
+    shared.image_shift, shared.joint_state, shared.info = 0.0, None, None
+    shared.image = picture()
+    shared.set(**{'camera.hfov': 1.4, 'camera.rotate': 0})
+
+
+def picture(width=64, height=48, encoding='rgb8', step=None, data=None) -> Image:
+    image = Image(width=width, height=height, encoding=encoding)
+    image.step = 3 * width if step is None else step
+    image.data = bytes(image.step * height) if data is None else data
+    return image
+
+
+def refusal(harness) -> tuple[ErrorCode, str]:
+    """Code and line a goal ends with; every refusal leaves the robot alone."""
+    # Inputs of an earlier world are forgotten when the node stops listening.
+    harness.wait(lambda: not harness.node.observer.is_open, what='the end of listening')
+    before = len(harness.heard.motions)
+    result = harness.run('wave', execute=False)[1]
+    assert len(harness.heard.motions) == before
+    return ErrorCode(result.error_code), result.error_msg
+
+
+@pytest.mark.parametrize(
+    ('image', 'word'),
+    [
+        (picture(encoding='hsv12'), 'hsv12'),
+        (picture(encoding='32FC1', step=256), '32FC1'),
+        (picture(encoding=''), 'encoding'),
+        (picture(width=0, height=0), 'empty'),
+        (picture(height=0, data=b''), 'empty'),
+        (picture(data=b'123'), 'bytes'),
+        (picture(width=7680, height=4320, data=b''), 'pixels'),
+        (picture(width=2**32 - 1, height=2**32 - 1, step=3, data=b''), 'pixels'),
+        (picture(step=10), 'step'),
+    ],
+)
+def test_broken_images_are_refused(harness, image, word):
+    harness.image = image
+    code, text = refusal(harness)
+    assert code == ErrorCode.BAD_IMAGE and word in text
+
+
+def test_a_whole_8k_image_is_refused_and_the_next_small_one_works(harness):
+    harness.image = picture(width=7680, height=4320)
+    assert refusal(harness)[0] in (ErrorCode.BAD_IMAGE, ErrorCode.NO_IMAGE, ErrorCode.STALE_IMAGE)
+    harness.image = picture()
+    assert refusal(harness)[0] == ErrorCode.NONE
+
+
+def test_no_camera_and_a_frozen_camera(harness):
+    harness.camera_on = False
+    assert refusal(harness)[0] == ErrorCode.NO_IMAGE
+
+
+@pytest.mark.parametrize(('shift', 'word'), [(-5.0, 'old'), (+5.0, 'future'), (-1e9, 'old')])
+def test_image_stamps_in_the_past_and_future(harness, shift, word):
+    harness.image_shift = shift
+    code, text = refusal(harness)
+    assert code == ErrorCode.STALE_IMAGE and word in text
+
+
+def joints(harness, **changes) -> JointState:
+    names = list(harness.pipeline.robot.joint_names)
+    state = JointState(name=names, position=harness.pipeline.robot.standing.tolist())
+    for name, value in changes.items():
+        setattr(state, name, value(list(getattr(state, name))))
+    return state
+
+
+@pytest.mark.parametrize(
+    ('changes', 'word'),
+    [
+        ({'position': lambda x: [float('nan'), *x[1:]]}, 'finite'),
+        ({'position': lambda x: [float('inf'), *x[1:]]}, 'finite'),
+        ({'velocity': lambda x: [float('nan')] * 29}, 'finite'),
+        ({'name': lambda x: [x[1], *x[1:]]}, 'twice'),
+        ({'name': lambda x: ['other', *x[1:]]}, 'missing'),
+        ({'name': lambda x: x[1:], 'position': lambda x: x[1:]}, 'missing'),
+        ({'position': lambda x: x[1:]}, 'positions'),
+        ({'velocity': lambda _: [0.0]}, 'velocities'),
+        ({'position': lambda x: [9.0, *x[1:]]}, 'limits'),
+        ({'name': lambda x: [], 'position': lambda x: []}, 'missing'),
+    ],
+)
+def test_broken_joint_states_are_refused(harness, changes, word):
+    harness.joint_state = joints(harness, **changes)
+    code, text = refusal(harness)
+    assert code == ErrorCode.BAD_JOINT_STATES and word in text
+
+
+def test_joint_states_in_another_order_with_others_among_them_are_understood(harness):
+    order = np.random.default_rng(1).permutation(29)
+    state = joints(harness)
+    state.name = ['gripper', *[state.name[i] for i in order]]
+    state.position = [0.3, *[harness.pipeline.robot.standing[i] for i in order]]
+    harness.joint_state = state
+    assert refusal(harness)[0] == ErrorCode.NONE
+    first = np.array(harness.heard.previews[-1].positions[:29])
+    assert np.allclose(first, harness.pipeline.robot.standing, atol=1e-6)
+
+
+def test_no_joint_states_and_no_odometry(harness):
+    harness.joints_on = False
+    assert refusal(harness)[0] == ErrorCode.STALE_JOINT_STATES
+    harness.joints_on, harness.odom_on = True, False
+    assert refusal(harness)[0] == ErrorCode.NO_ODOMETRY
+
+
+def test_without_calibration_nothing_is_planned_and_camera_info_is_enough(harness):
+    harness.set(**{'camera.hfov': 0.0})
+    assert refusal(harness)[0] == ErrorCode.NO_CALIBRATION
+    harness.info = CameraInfo(width=64, height=48, distortion_model='plumb_bob')
+    assert refusal(harness)[0] == ErrorCode.NO_CALIBRATION  # focal length 0
+    harness.info.k = [40.0, 0.0, 32.0, 0.0, 40.0, 24.0, 0.0, 0.0, 1.0]
+    harness.info.d = [float('nan')] * 5
+    assert refusal(harness)[0] == ErrorCode.NO_CALIBRATION
+    harness.info.d = [-0.1, 0.01, 0.0, 0.0, 0.0]
+    assert refusal(harness)[0] == ErrorCode.NONE
+    harness.info.width = 640  # speaks of another picture
+    assert refusal(harness)[0] == ErrorCode.NO_CALIBRATION
+
+
+def test_the_camera_pose_comes_from_the_robot_and_its_joints(harness):
+    assert refusal(harness)[0] == ErrorCode.NONE
+    camera = harness.pipeline.observations[-1].camera
+    assert 1.0 < camera.height < 1.4 and camera.pitch > 0 and abs(camera.yaw) < 1e-6
+    # Turn the waist: the camera looks to the left of where the pelvis heads.
+    names = harness.pipeline.robot.joint_names
+    turned = harness.pipeline.robot.standing.copy()
+    turned[names.index('waist_yaw_joint')] = 0.5
+    harness.joint_state = joints(harness, position=lambda _: turned.tolist())
+    assert refusal(harness)[0] == ErrorCode.NONE
+    assert abs(harness.pipeline.observations[-1].camera.yaw - 0.5) < 1e-6
+
+
+def test_compressed_images_whole_and_truncated(pipeline):
+    with Harness(pipeline, **{'image.transport': 'compressed', 'image.timeout': 1.0}) as harness:
+        pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        jpeg = cv2.imencode('.jpg', pixels)[1].tobytes()
+        harness.compressed_image = CompressedImage(format='jpeg', data=jpeg)
+        assert refusal(harness)[0] == ErrorCode.NONE
+        for bad in (jpeg[: len(jpeg) // 2], jpeg[:3], b'', b'GIF89a' + bytes(40)):
+            harness.compressed_image = CompressedImage(format='jpeg', data=bad)
+            assert refusal(harness)[0] == ErrorCode.BAD_IMAGE
+
+
+def test_a_headset_without_robot_needs_neither_joint_states_nor_odometry(pipeline):
+    values = {
+        'joint_states.required': False,
+        'odom.required': False,
+        'camera.source': 'parameters',
+        'camera.position': [0.0, 0.0, 0.85],
+        'camera.rpy': [0.0, 0.3, 0.1],
+        'base_height': 0.8,
+        'output_enabled': False,
+    }
+    with Harness(pipeline, **values) as harness:
+        harness.joints_on = harness.odom_on = False
+        assert refusal(harness)[0] == ErrorCode.NONE
+        observation = harness.pipeline.observations[-1]
+        assert observation.camera.height == pytest.approx(1.65)
+        assert observation.camera.pitch == pytest.approx(0.3)
+        assert observation.camera.yaw == pytest.approx(0.1)
+        assert (observation.root.x, observation.root.y, observation.root.yaw) == (0, 0, 0)

@@ -283,6 +283,17 @@ def test_stop_never_refuses_a_robot_outside_its_limits_and_does_not_make_it_jump
     assert_at_rest(stop)
 
 
+def test_a_robot_stopped_outside_its_limits_is_led_back_without_a_jump():
+    outside = LIMITS.upper + 0.2
+    stopped, _ = decelerate(None, 0.0, still(outside), LIMITS)
+    new = wild_motion(3)
+    joined, start = join(stopped, 0.5, new, 0.3, LIMITS)
+    np.testing.assert_allclose(joined.positions[0], outside)
+    state = sample(joined, np.arange(0.0, joined.duration, 1e-3))
+    assert (np.abs(np.diff(state.positions, axis=0)) <= 1.001e-3 * LIMITS.velocity).all()
+    assert (joined.positions[-1] <= LIMITS.upper + 1e-9).all()
+
+
 @pytest.mark.parametrize(
     'field', ['positions', 'velocities', 'root_position', 'root_quaternion', 'root_twist']
 )

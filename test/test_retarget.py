@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from egomotion_ros.body.rotations import quaternion_to_matrix
+from egomotion_ros.body.rotations import quaternion_to_matrix, yaw_matrix
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import decelerate, join, sample
 from egomotion_ros.retarget.limits import check
@@ -122,6 +122,30 @@ def test_swing_feet_leave_the_floor(g1):
     motion = g1.retarget(walk(scale=g1.description.scale))
     corners = foot_track(g1.description, motion)
     assert (corners[:, :, :, 2].min(axis=2).max(axis=0) > 0.03).all()
+
+
+def test_a_foot_that_spins_in_contact_is_put_down_anew(g1):
+    description = g1.description
+    human = standing(frames=90, scale=description.scale)
+    share = np.clip((np.arange(90) - 20) / 40, 0, 1)
+    spun = yaw_matrix(1.6 * share**2 * (3 - 2 * share))
+    around = replace(
+        human,
+        root_position=np.einsum('tij,tj->ti', spun, human.root_position),
+        rotations=np.concatenate(
+            [(spun @ human.rotations[:, 0])[:, None], human.rotations[:, 1:]], axis=1
+        ),
+        contacts=np.ones((90, 4)),
+    )
+    motion = g1.retarget(around)
+    assert motion.contacts[:15].min() == 1.0
+    assert motion.contacts[35:45].max() == 0.0
+    corners = foot_track(description, motion)
+    assert corners[40, :, :, 2].min() > 0.01
+    toward = (corners[-1, :, 2:] - corners[-1, :, :2]).mean(axis=1)
+    np.testing.assert_allclose(np.arctan2(toward[:, 1], toward[:, 0]), 1.6, atol=0.1)
+    assert self_collisions(description, motion) == 0
+    assert_inside(motion, description)
 
 
 def test_g1_walks_upright_with_bent_knees(g1):

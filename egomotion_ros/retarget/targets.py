@@ -30,6 +30,10 @@ from egomotion_ros.types import HumanMotion
 
 #: Half the distance of the ankles of a person who stands at ease (m, human skeleton).
 STANCE = 0.10
+#: A foot that turns faster than this about the vertical (rad/s) is not planted.
+SPINNING = 1.0
+#: Clearance of the sole in a swing (m), at least, once the foot is faster than this (m/s).
+LEAST_CLEARANCE, SHUFFLING = 0.03, 0.4
 #: Frames in which a foot turns from flat to its free orientation after lift-off, and back.
 ROLL_FRAMES = 5
 #: Frames in which it rises to its free height, and back.
@@ -168,7 +172,12 @@ class TargetMaker:
         # Robots stand wider than people in proportion to their legs, and their ankles lower.
         aside = max(self._half_width - scale * STANCE, 0.0)
         planted = motion.contacts.reshape(-1, 2, 2).max(axis=1) >= 0.5
-        firm = motion.contacts[:, :2] >= 0.5
+        # A foot that spins on its ankle or toe has contact, but is about to stand elsewhere.
+        ways = turns[:, list(FOOT_JOINTS[:2])][..., 2]
+        yaw = np.unwrap(np.arctan2(ways[..., 1], ways[..., 0]), axis=0)
+        spin = np.abs(np.gradient(yaw, axis=0)) * motion.fps
+        planted &= spin < SPINNING
+        firm = planted & (motion.contacts[:, :2] >= 0.5)
         for side, (i, sign) in enumerate(zip(self._feet, (1.0, -1.0), strict=True)):
             drop = np.array([0.0, self._soles[side] - scale * FOOT_HEIGHTS[side], 0.0])
             joint = self._joints[i]
@@ -179,6 +188,10 @@ class TargetMaker:
             self._lead_in(positions, rotations, start, blend, motion.fps)
         feet = points[:, list(FOOT_JOINTS), 2] - scale * np.array(FOOT_HEIGHTS)
         clear = np.maximum(feet.reshape(-1, 2, 2).min(axis=1), 0.0)
+        # A robot cannot shuffle as people do: what moves over the floor is lifted off it.
+        travel = np.gradient(points[:, list(FOOT_JOINTS[:2]), :2], axis=0) * motion.fps / scale
+        moving = np.maximum(np.linalg.norm(travel, axis=-1) / SHUFFLING, spin / SPINNING)
+        clear = np.maximum(clear, scale * LEAST_CLEARANCE * smoothstep(moving - 0.5))
         for side, i in enumerate(self._feet):
             now = None if start is None else BodyPoses(start.positions[i], start.rotations[i])
             self._plant(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+import shutil
 import sys
 
 import numpy as np
@@ -61,10 +62,12 @@ def tiny_models(layers: int = 1):
                   TextEncoder.train(_COMMANDS, 300, 24), {})
 
 
-def write_tiny_bundle(out: Path) -> Path:
+def write_tiny_bundle(out: Path, provenance: dict[str, str] | None = None) -> Path:
     """Export the tiny models to ``out``."""
     from egomotion_ros.runtimes.export import export_bundle
-    export_bundle(tiny_models(), out, TINY_CAMERA, steps=2, references=2, progress=False)
+    models = tiny_models()
+    models.provenance |= provenance or {}
+    export_bundle(models, out, TINY_CAMERA, steps=2, references=2, progress=False)
     return out
 
 
@@ -91,11 +94,15 @@ def tiny_bundle(pytestconfig: pytest.Config) -> Path:
     Kept between sessions until the code that makes it changes.
     """
     from egomotion_ros.bundle import Bundle
-    out = pytestconfig.cache.mkdir('tiny_bundle') / _sources()
+    key = _sources()
+    out = pytestconfig.cache.mkdir('tiny_bundle') / key
     try:
-        Bundle.open(out)
+        fresh = Bundle.open(out).manifest['provenance'] == {'test': key}
     except ValueError:
-        write_tiny_bundle(out)
+        fresh = False
+    if not fresh:
+        shutil.rmtree(out, ignore_errors=True)
+        write_tiny_bundle(out, {'test': key})
     return out
 
 

@@ -219,3 +219,19 @@ def test_onnx_loops_agree_with_the_models_own_methods(runtime, bundle: Bundle) -
     found = sample_latents(runtime, bundle, decoded.states, decoded.mask, prefix[0, :2], 3, 4, 2.0)
     assert np.allclose(found, expected, atol=1e-4)
     assert TINY_CAMERA.width == case['image'].shape[1]
+
+
+def test_memory_does_not_grow_with_use(runtime, bundle: Bundle) -> None:
+    def resident() -> int:
+        return int(Path('/proc/self/statm').read_text().split()[1]) * 4096
+
+    def plan() -> None:
+        decode_primitives(runtime, bundle, **prompt(bundle), seed=0)
+        sample(runtime, bundle)
+
+    for _ in range(30):
+        plan()
+    before = resident()
+    for _ in range(100):
+        plan()
+    assert resident() - before < 4e6

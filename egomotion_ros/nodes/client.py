@@ -90,6 +90,10 @@ class EgoMotionClient:
         ``execute`` False returns as soon as the plan is made, nothing moves.  Raises NodeError
         with the code of the refusal; TIMEOUT, and the goal canceled, after ``timeout`` seconds.
         """
+        try:
+            instruction.encode()
+        except UnicodeEncodeError as error:
+            raise NodeError(ErrorCode.BAD_INSTRUCTION, str(error)) from error
         goal = GenerateMotion.Goal(
             instruction=instruction,
             seed=seed,
@@ -169,8 +173,17 @@ class EgoMotionClient:
         rclpy's action client notes a request only after sending it: sent from another thread, an
         answer that is quick enough would be thrown away as unexpected.
         """
-        task = self._executor.create_task(send)
-        return self._wait(self._wait(task, timeout), timeout)
+
+        def attempt() -> Future | Exception:
+            try:
+                return send()
+            except Exception as error:  # would end the executor
+                return error
+
+        sent = self._wait(self._executor.create_task(attempt), timeout)
+        if isinstance(sent, Exception):
+            raise sent
+        return self._wait(sent, timeout)
 
     @staticmethod
     def _wait(future: Future, timeout: float):

@@ -9,6 +9,7 @@ The table is the source of truth: descriptors come from it, and tests hold
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,6 +227,12 @@ _BY_NAME = {spec.name: spec for spec in SPECS}
 def problem(name: str, value: Any) -> str:
     """Say what is wrong with ``value`` for the parameter ``name``; empty if nothing is."""
     spec = _BY_NAME[name]
+    if _is_real(spec):
+        # 2 is as good as 2.0, which rclpy by itself refuses.
+        numbers = value if spec.length is not None else [value]
+        plain = isinstance(numbers, (list, tuple, array.array))
+        if not plain or not all(type(x) in (int, float) for x in numbers):
+            return f'{name}: expected {"numbers" if spec.length else "a number"}, got {value!r}'
     if spec.choices and value not in spec.choices:
         return f'{name}: expected one of {", ".join(map(str, spec.choices))}, got {value!r}'
     if spec.span and not spec.span[0] <= value <= spec.span[1]:
@@ -249,7 +256,7 @@ class Parameters:
             wrong = problem(spec.name, value)
             if wrong:
                 raise ValueError(wrong)
-            self._values[spec.name] = value
+            self._values[spec.name] = _as_declared(spec, value)
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._take)
         self.on_change = lambda names: None
@@ -271,8 +278,11 @@ class Parameters:
     def _take(self, parameters: list[Parameter]) -> None:
         changed = set()
         for parameter in parameters:
-            if parameter.name in _BY_NAME and self._values[parameter.name] != parameter.value:
-                self._values[parameter.name] = parameter.value
+            if parameter.name not in _BY_NAME:
+                continue
+            value = _as_declared(_BY_NAME[parameter.name], parameter.value)
+            if self._values[parameter.name] != value:
+                self._values[parameter.name] = value
                 changed.add(parameter.name)
         if changed:
             self.on_change(changed)
@@ -291,8 +301,22 @@ def joint_map(pairs: list[str]) -> dict[str, str]:
     return names
 
 
+def _is_real(spec: Spec) -> bool:
+    default = spec.default[0] if isinstance(spec.default, list) else spec.default
+    return isinstance(default, float)
+
+
+def _as_declared(spec: Spec, value: Any) -> Any:
+    """Make integers of a real parameter real, arrays lists."""
+    if spec.length is not None:
+        return [float(x) for x in value]
+    if isinstance(spec.default, list):
+        return list(value)
+    return float(value) if _is_real(spec) else value
+
+
 def _descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.text)
+    descriptor = ParameterDescriptor(description=spec.text, dynamic_typing=_is_real(spec))
     if spec.choices:
         descriptor.additional_constraints = f'one of {", ".join(map(str, spec.choices))}'
     if spec.span and isinstance(spec.default, float):

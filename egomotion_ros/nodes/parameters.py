@@ -52,7 +52,7 @@ def _qos(topic: str, default: str) -> Spec:
 SPECS: tuple[Spec, ...] = (
     Spec('bundle', '', 'folder of the bundle; empty: the one that ships with the package'),
     Spec('robot', 'unitree_g1', 'name of a robot description, or path of its YAML'),
-    Spec('backend', 'onnxruntime', 'runtime of the bundle: onnxruntime, tensorrt or torch'),
+    Spec('backend', 'onnxruntime', 'runtime of the bundle: onnxruntime or tensorrt'),
     Spec('threads', 2, 'CPU threads of the runtime', span=(1, 64)),
     Spec(
         'image.transport',

@@ -123,11 +123,14 @@ class Stepper:
         """Go to the configuration ``qpos`` (nq,)."""
         self.configuration.update(qpos)
 
-    def step(self, low: np.ndarray, high: np.ndarray, wish: np.ndarray) -> np.ndarray:
+    def step(
+        self, low: np.ndarray, high: np.ndarray, wish: np.ndarray, again: bool = False
+    ) -> np.ndarray:
         """
         Go one step (nv,) towards the task's target within ``low`` <= step <= ``high``.
 
-        ``wish`` (nv,) is the step the regularisation prefers.  Should the solver give up, the
+        ``wish`` (nv,) is the step the regularisation prefers.  ``again`` says that this refines
+        the last step: floor and clearances are then carried on linearly.  Should the solver give up, the
         step is the slowest one in the box: the robot brakes, inside its limits.
         """
         configuration, nv = self.configuration, self.model.nv
@@ -138,9 +141,11 @@ class Stepper:
         gradient -= SMOOTHNESS**2 * wish
         diagonal[self.dofs] += POSTURE**2
         gradient[self.dofs] += POSTURE**2 * (self.data.qpos[self.places] - self._rest)
-        self._set_floor()
+        if not again:
+            self._set_floor()
         self._lower[:nv], self._upper[:nv] = low, high
         step = self._solve(hessian, gradient)
+        self._lower[nv:] -= self._rows @ step
         qpos = self.data.qpos.copy()
         mujoco.mj_integratePos(self.model, qpos, step, 1.0)
         configuration.update(qpos)

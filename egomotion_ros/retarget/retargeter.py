@@ -215,8 +215,8 @@ class Retargeter:
                 low = high = last
             stepper.task.select(row)
             done = np.zeros(nv)
-            for _ in range(self.solves):
-                done += stepper.step(low - done, high - done, last - done)
+            for turn in range(self.solves):
+                done += stepper.step(low - done, high - done, last - done, again=turn > 0)
             point, last = point + done, done
             point[dofs] = stepper.data.qpos[stepper.places]
             track.append((point[dofs].copy(), *self._base()))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import av
@@ -27,6 +27,7 @@ FRAME_RATE = 15
 #: Size of one picture of the contact sheet, and its columns (px).
 TILE = (288, 216)
 COLUMNS = 5
+_KINEMATIC = 'third person (kinematic: the robot follows the plan exactly)'
 _INK, _PAPER, _SOFT, _ACCENT = (240, 240, 240), (24, 26, 30), (150, 156, 166), (255, 200, 80)
 
 
@@ -87,7 +88,7 @@ def write_pictures(out: Path, visits: list[Visit], scores: list[Score],
     with av.open(str(out / 'demo.mp4'), 'w') as container, \
             tqdm(total=count, desc='film', unit='frame', mininterval=1.0) as bar:
         stream = container.add_stream('libx264', rate=FRAME_RATE,
-                                      options={'crf': '23', 'preset': 'veryfast'})
+                                      options={'crf': '23', 'preset': 'superfast'})
         stream.width, stream.height, stream.pix_fmt = FIRST + THIRD[0], FIRST + BAR, 'yuv420p'
         stream.time_base = Fraction(1, FRAME_RATE)
         for visit in visits:
@@ -119,22 +120,40 @@ def _stamps(visit: Visit) -> range:
 
 def _compose(visit: Visit, stamp: int, third: np.ndarray) -> Image.Image:
     """One frame of the film."""
-    picture = Image.new('RGB', (FIRST + THIRD[0], FIRST + BAR), _PAPER)
-    picture.paste(_first_person(visit, stamp), (0, 0))
-    picture.paste(Image.fromarray(third), (FIRST, 0))
-    draw = ImageDraw.Draw(picture)
-    _label(draw, (10, 8), 'head camera')
-    _label(draw, (FIRST + 10, 8), 'third person (kinematic: the robot follows the plan exactly)')
     attempt = _current(visit, stamp)
+    words = ('', '', '')
     if attempt is not None:
         doing = [state for when, state in visit.captions if when <= stamp]
         doing = doing[-1] if doing else ''
         if stamp > attempt.ended and attempt.ending != 'stopped':
             doing = 'done'
-        draw.text((16, FIRST + 12), f'"{attempt.instruction}"', _INK, font=_font(28))
-        draw.text((16, FIRST + 54), doing, _ACCENT, font=_font(19))
         shown = f'primitives {tokens(attempt.tokens, 12)}' if attempt.tokens else ''
-        draw.text((150, FIRST + 54), shown, _SOFT, font=_font(19))
+        words = (f'"{attempt.instruction}"', doing, shown)
+    picture = _frame(*words).copy()
+    first, seen = _first_person(visit, stamp), Image.fromarray(third)
+    for image, left, text in ((first, 0, 'head camera'), (seen, FIRST, _KINEMATIC)):
+        picture.paste(image, (left, 0))
+        label = _overlay(text)
+        picture.paste(label, (left + 6, 4), label)
+    return picture
+
+
+@lru_cache(maxsize=64)
+def _frame(instruction: str, doing: str, shown: str) -> Image.Image:
+    """Frame of the film without its pictures: the same for many frames in a row."""
+    picture = Image.new('RGB', (FIRST + THIRD[0], FIRST + BAR), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((16, FIRST + 12), instruction, _INK, font=_font(28))
+    draw.text((16, FIRST + 54), doing, _ACCENT, font=_font(19))
+    draw.text((150, FIRST + 54), shown, _SOFT, font=_font(19))
+    return picture
+
+
+@cache
+def _overlay(text: str) -> Image.Image:
+    """Transparent picture of a label."""
+    picture = Image.new('RGBA', (THIRD[0], 30))
+    _label(ImageDraw.Draw(picture), (4, 4), text)
     return picture
 
 
@@ -165,7 +184,6 @@ def _first_person(visit: Visit, stamp: int) -> Image.Image:
     """The head camera's newest picture at ``stamp``, fitted into a square."""
     seen = [image for when, image in visit.images if when <= stamp] or [visit.images[0][1]]
     picture = Image.fromarray(seen[-1])
-    picture.thumbnail((FIRST, FIRST)) if max(picture.size) > FIRST else None
     scale = FIRST / max(picture.size)
     size = (round(picture.width * scale), round(picture.height * scale))
     square = Image.new('RGB', (FIRST, FIRST))

@@ -24,6 +24,8 @@ from egomotion_ros.types import CameraIntrinsics
 #: Sides of the first-person picture and of the third-person one, height of the caption (px).
 FIRST, THIRD, BAR = 480, (640, 480), 88
 FRAME_RATE = 15
+#: Of the third person, vertically (degrees): MuJoCo's free camera.
+FIELD_OF_VIEW = 45.0
 #: Size of one picture of the contact sheet, and its columns (px).
 TILE = (288, 216)
 COLUMNS = 5
@@ -59,20 +61,32 @@ def viewpoint(visit: Visit, scale: float, scene: Scene | None) -> tuple[np.ndarr
     """
     Where the third-person camera stands and what it looks at, (3,) each, in ``odom``.
 
-    Behind the robot's start and to its left, so that the robot is near and large, and what it
-    goes to is ahead of it; far enough to see the whole way.
+    Behind the robot's start and to its left, so that the robot is near and what it goes to is
+    ahead of it; as near as shows the whole way, and what is faced at its end, in the picture.
     """
     path = np.array([state[2][:2] for state in visit.states])
-    goals = [attempt.goal[:2] for attempt in visit.attempts if attempt.goal is not None]
-    start, middle = path[0], 0.5 * (path.min(axis=0) + path.max(axis=0))
-    ahead = np.mean([scale * np.array(item.position[:2]) for item in scene.objects], axis=0) \
-        if scene is not None else start + (1.0, 0.0)
-    ahead = (ahead - start) / max(float(np.hypot(*(ahead - start))), 1e-6)
-    left = np.array([-ahead[1], ahead[0]])
-    reach = max(float(np.hypot(*(point - start))) for point in [*path, *goals, start + ahead])
-    target = 0.5 * (start + middle) + 0.35 * reach * ahead
-    eye = target + (-0.95 * ahead + 0.95 * left) * (1.05 + 0.42 * reach)
-    return np.array([*eye, 1.0 + 0.35 * reach]), np.array([*target, 0.5])
+    start = path[0]
+    points = [start, path[-1], path.min(axis=0), path.max(axis=0)]
+    for x, y, yaw in (attempt.goal for attempt in visit.attempts if attempt.goal is not None):
+        points.append(np.array([x + 0.8 * np.cos(yaw), y + 0.8 * np.sin(yaw)]))
+    if len(points) == 4 and scene is not None:
+        points += [scale * np.array(item.position[:2]) for item in scene.objects]
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    ahead = np.mean(points, axis=0) - start
+    ahead = ahead / np.hypot(*ahead) if np.hypot(*ahead) > 0.1 else np.array([1.0, 0.0])
+    target = np.array([*(0.5 * (low + high)), 0.5 * scale])
+    # Behind, to the left, above: the direction from what is looked at to the camera.
+    away = np.array([*(-0.8 * ahead + 0.75 * np.array([-ahead[1], ahead[0]])), 0.45])
+    away /= np.linalg.norm(away)
+    right = np.cross(-away, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    up = np.cross(right, -away)
+    corners = np.array([[*point, z] for point in points for z in (0.0, 1.75 * scale)]) - target
+    half = 0.85 * np.tan(np.radians(0.5 * FIELD_OF_VIEW))
+    # A corner is in view when its offset is at most ``half`` times its depth.
+    depth = corners @ -away
+    sides = np.maximum(np.abs(corners @ up), np.abs(corners @ right) * THIRD[1] / THIRD[0])
+    return target + max(1.8, float((sides / half - depth).max())) * away, target
 
 
 def write_pictures(out: Path, visits: list[Visit], scores: list[Score],

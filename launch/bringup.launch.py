@@ -55,7 +55,7 @@ def generate_launch_description() -> LaunchDescription:
         package='egomotion_ros', executable='egomotion_node', name='egomotion_node',
         namespace=value('namespace'), output='screen',
         arguments=['--ros-args', '--log-level', value('log_level')],
-        parameters=[{
+        parameters=[value('params_file'), {
             'robot': ParameterValue(value('robot'), value_type=str),
             'bundle': ParameterValue(value('bundle'), value_type=str),
             'backend': ParameterValue(value('backend'), value_type=str),
@@ -88,14 +88,17 @@ def generate_launch_description() -> LaunchDescription:
         [activate, request(Transition.TRANSITION_CONFIGURE)], scoped=False,
         condition=IfCondition(value('autostart')))
 
-    profile = Path(get_package_share_directory('egomotion_ros')) / 'config' / 'fastdds.xml'
+    config = Path(get_package_share_directory('egomotion_ros')) / 'config'
     variable = 'FASTRTPS_DEFAULT_PROFILES_FILE'
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=default, description=text)
           for name, (default, text) in ARGUMENTS.items()),
+        DeclareLaunchArgument(
+            'params_file', default_value=str(config / 'egomotion.yaml'),
+            description='YAML of all other parameters; the arguments above come on top'),
         # Images at full rate, unless the user has a profile already; see the file.
         SetEnvironmentVariable(
-            variable, EnvironmentVariable(variable, default_value=str(profile))),
+            variable, EnvironmentVariable(variable, default_value=str(config / 'fastdds.xml'))),
         node,
         autostart,
     ])

@@ -100,8 +100,8 @@ def read_any(
     Read one recording of any supported kind onto our skeleton, at its own frame rate.
 
     ``fps`` overrules the rate of the file; ``smplx_models`` is the folder of the SMPL-X model
-    files, used for the body shapes of ``.npz`` files.  Raises ValueError for a broken file or a skeleton
-    that no mapping fits.
+    files, used for the body shapes of ``.npz`` files.  Raises ValueError for a broken file or a
+    skeleton that no mapping fits.
     """
     kind = _kind(path)
     if kind == 'npz':

@@ -130,8 +130,8 @@ class Stepper:
         Go one step (nv,) towards the task's target within ``low`` <= step <= ``high``.
 
         ``wish`` (nv,) is the step the regularisation prefers.  ``again`` says that this refines
-        the last step: floor and clearances are then carried on linearly.  Should the solver give up, the
-        step is the slowest one in the box: the robot brakes, inside its limits.
+        the last step: floor and clearances are then carried on linearly.  Should the solver give
+        up, the step is the slowest one in the box: the robot brakes, inside its limits.
         """
         configuration, nv = self.configuration, self.model.nv
         problem = mink.build_ik(configuration, [self.task], 1.0, 1e-6, limits=[])

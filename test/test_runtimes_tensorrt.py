@@ -24,12 +24,7 @@ def test_graph_builds_in_float32(bundle: Bundle, graph: str) -> None:
     assert len(tensorrt.build_engine(trt, bundle.graphs[graph].path)) > 10000
 
 
-def half_graphs() -> tuple[str, ...]:
-    from egomotion_ros.runtimes.flavours import HALF_GRAPHS
-    return HALF_GRAPHS
-
-
-@pytest.mark.parametrize('graph', half_graphs())
+@pytest.mark.parametrize('graph', tensorrt.HALF_GRAPHS)
 def test_graph_builds_in_float16_and_answers_alike(bundle: Bundle, graph: str) -> None:
     import onnxruntime
 

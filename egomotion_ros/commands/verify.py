@@ -73,9 +73,13 @@ def _tensorrt(bundle: Bundle, args: argparse.Namespace) \
 
     The graphs that may run in float16 are remembered for this machine.
     """
-    from egomotion_ros.runtimes.flavours import HALF_GRAPHS
     from egomotion_ros.runtimes.ort import OrtRuntime
-    from egomotion_ros.runtimes.tensorrt import TensorRtRuntime, probe_gpu, remember_half
+    from egomotion_ros.runtimes.tensorrt import (
+        HALF_GRAPHS,
+        TensorRtRuntime,
+        probe_gpu,
+        remember_half,
+    )
     probe_gpu()
     reference = OrtRuntime(bundle.graphs, args.threads)
     half = HALF_GRAPHS

@@ -16,8 +16,6 @@ from pathlib import Path
 import onnx
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-#: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
-HALF_GRAPHS = ('prefill', 'decode', 'condition', 'step')
 _KEEP = ['Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Div', 'Softmax', 'InstanceNormalization',
          'GroupNormalization', 'Sin', 'Cos', 'Exp']
 

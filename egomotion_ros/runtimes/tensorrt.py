@@ -31,6 +31,9 @@ import numpy as np
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
 
+#: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
+HALF_GRAPHS = ('prefill', 'decode', 'condition', 'step')
+
 _PROBE = """
 import ctypes, json
 cuda = ctypes.CDLL('libcuda.so.1')
@@ -204,7 +207,10 @@ def cached_engine(trt: ModuleType, bundle: Bundle, gpu: Gpu, graph: str, half: b
             raise RuntimeError(f'{folder}: building needs {need >> 20} MiB of free disk')
         source: str | Path | bytes = bundle.graphs[graph].path
         if half:
-            from egomotion_ros.runtimes.flavours import half_precision
+            try:
+                from egomotion_ros.runtimes.flavours import half_precision
+            except ImportError as error:
+                raise RuntimeError(f'float16 engines need the onnx package: {error}') from None
             source = half_precision(bundle.graphs[graph].path).SerializeToString()
         engine = build_engine(trt, source, progress=graph)
         _write_atomically(path, engine)

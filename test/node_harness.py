@@ -36,7 +36,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from egomotion_ros.action import GenerateMotion
 from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
-from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
+from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg, time_to_msg
 from egomotion_ros.nodes.egomotion_node import EgoMotionNode, spin
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -126,7 +126,9 @@ class Harness:
         rclpy.init(context=self.context)
         self.pipeline = None if pipeline is None else GatedPipeline(pipeline)
         self.sim_time = sim_time
-        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **parameters}
+        # Patient with a machine that has other things to do; tests of staleness set their own.
+        patient = {'joint_states.timeout': 3.0, 'odom.timeout': 3.0, 'image.max_age': 3.0}
+        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **patient, **parameters}
         self.node = EgoMotionNode(
             load_pipeline=load or (lambda **_: self.pipeline),
             context=self.context,
@@ -179,6 +181,8 @@ class Harness:
         self.camera_on = self.joints_on = self.odom_on = True
         #: Seconds added to the stamps of images.
         self.image_shift = 0.0
+        #: Stamp that joint states keep, None: the time.
+        self.frozen: int | None = None
         self.image = Image(width=64, height=48, encoding='rgb8', step=192)
         pixels = np.random.default_rng(0).integers(0, 255, 64 * 48 * 3, dtype=np.uint8)
         self.image.data = pixels.tobytes()
@@ -188,6 +192,7 @@ class Harness:
         #: Simulated time (ns), used where the node uses simulated time.
         self.now_ns = 10_000_000_000
         self.time_runs = True
+        self._followed: tuple = (None, None)
         self._alive = True
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -205,8 +210,10 @@ class Harness:
             height = np.array([0.0, 0.0, robot.home_height])
             return robot.standing, height, np.array([0.0, 0.0, 0.0, 1.0])
         message = self.heard.motions[-1]
+        if self._followed[0] is not message:
+            self._followed = message, robot_from_msg(message)
         start = time_from_msg(message.plan.header.stamp)
-        state = sample(robot_from_msg(message), 1e-9 * (now - start))
+        state = sample(self._followed[1], 1e-9 * (now - start))
         return state.positions, state.root_position, state.root_quaternion
 
     def _live(self) -> None:
@@ -233,7 +240,7 @@ class Harness:
                 state = JointState(
                     name=list(self.pipeline.robot.joint_names), position=positions.tolist()
                 )
-            state.header.stamp = stamp
+            state.header.stamp = stamp if self.frozen is None else time_to_msg(self.frozen)
             self.joints.publish(state)
         if self.odom_on:
             odom = Odometry()

@@ -110,6 +110,14 @@ def test_joint_states_that_go_silent_stop_the_motion(harness):
     assert_seamless_stop(harness)
 
 
+def test_joint_states_that_only_repeat_themselves_are_silent(harness):
+    harness.set(**{'joint_states.timeout': 0.3})
+    moving(harness)
+    harness.frozen = harness.now()
+    harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
+    assert_seamless_stop(harness)
+
+
 def test_a_camera_that_goes_silent_stops_a_standing_instruction(harness):
     harness.set(**{'image.timeout': 0.4, 'replan_period': 1.0})
     moving(harness)

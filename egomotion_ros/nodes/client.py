@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 import threading
+from uuid import uuid4
 
 from action_msgs.msg import GoalStatus
 import rclpy
@@ -59,7 +60,7 @@ class EgoMotionClient:
         self._context = Context()
         rclpy.init(context=self._context)
         self._node = rclpy.create_node(
-            'egomotion_client', namespace=namespace, context=self._context
+            f'egomotion_client_{uuid4().hex[:8]}', namespace=namespace, context=self._context
         )
         self._action = ActionClient(self._node, GenerateMotion, 'generate_motion')
         self._stop = self._node.create_client(Trigger, f'{NODE}/stop')

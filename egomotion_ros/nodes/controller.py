@@ -26,9 +26,8 @@ from egomotion_ros.nodes.observer import Observer, View
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
-from egomotion_ros.nodes.player import Player, Playing
+from egomotion_ros.nodes.player import Measured, Player, Playing
 from egomotion_ros.nodes.status import StatusBoard
-from egomotion_ros.retarget.joining import MotionState
 from egomotion_ros.types import PrimitivePlan
 
 if TYPE_CHECKING:
@@ -278,12 +277,9 @@ class Controller:
                 prefix = self._player.prefix(stamp, self._parameters['latency_budget'])
                 root = (state.root_position, state.root_quaternion)
                 return Start(prefix, state.positions, state.velocities, root, continues=True)
-        if view.state is None:
+        if view.measured is None:
             return Start()
-        root = None
-        if view.has_root:
-            root = (view.state.root_position, view.state.root_quaternion)
-        return Start(positions=view.state.positions, root=root)
+        return Start(positions=view.measured.positions, root=view.measured.root)
 
     def _on_stage(
         self, request: PlanRequest, stage: str, primitives: PrimitivePlan | None
@@ -372,16 +368,12 @@ class Controller:
         else:
             self._log.warning(text)
 
-    def _measured(self) -> MotionState | None:
-        """Measured state as far as it is known without waiting; the base as commanded if not."""
+    def _measured(self) -> Measured | None:
+        """Measure the robot as far as that is possible without waiting."""
         try:
-            state, has_root = self._observer.measure(patient=False)
+            return self._observer.measure(patient=False)
         except NodeError:
             return None
-        commanded = self._player.state(self._clock.now().nanoseconds)
-        if state is None or has_root or commanded is None:
-            return state
-        return replace(commanded, positions=state.positions, velocities=state.velocities)
 
     def _describe(self, planned: Planned, stamp: int) -> PlanInfo:
         observation = planned.view.observation

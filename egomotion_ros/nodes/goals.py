@@ -117,11 +117,16 @@ class GoalServer:
         goal = Goal(handle)
         self._goals[bytes(handle.goal_id.uuid)] = goal
         controller = self._controller
-        if controller is None:
-            goal.finish(ErrorCode.DEACTIVATED, 'the node was deactivated')
-        else:
-            controller.accept(goal)
-        handle.execute()
+        try:
+            if controller is None:
+                goal.finish(ErrorCode.DEACTIVATED, 'the node was deactivated')
+            else:
+                controller.accept(goal)
+        except Exception:
+            goal.finish(ErrorCode.UNKNOWN, 'internal error, see the log of the node')
+            raise
+        finally:
+            handle.execute()
 
     def _execute(self, handle: ServerGoalHandle) -> GenerateMotion.Result:
         name = bytes(handle.goal_id.uuid)

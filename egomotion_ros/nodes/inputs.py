@@ -137,7 +137,12 @@ class Channel:
             return self._samples[-1] if self._samples else None
 
     def silence(self) -> float:
-        """Seconds on the ROS clock since a message came or, if none did, since :meth:`open`."""
+        """
+        Seconds on the ROS clock since a message came or, if none did, since :meth:`open`.
+
+        A message with an old stamp came as long ago as its stamp says: a driver that repeats
+        itself is silent.
+        """
         silence = self._silence()
         if silence > DOUBTED and self.is_open:
             # Perhaps it is this process that is slow, and the middleware has a message.
@@ -161,7 +166,8 @@ class Channel:
 
     def _silence(self) -> float:
         with self._news:
-            last = self._samples[-1].arrived if self._samples else self._opened
+            newest = self._samples[-1] if self._samples else None
+        last = self._opened if newest is None else min(newest.arrived, newest.stamp)
         return 1e-9 * (self._clock.now().nanoseconds - last)
 
     def _keep(self, data: bytes) -> None:

@@ -23,6 +23,7 @@ from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.images import decode, decode_compressed
 from egomotion_ros.nodes.inputs import Channel, Inputs, Sample
 from egomotion_ros.nodes.parameters import Parameters, joint_map
+from egomotion_ros.nodes.player import Measured
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.rectify import Lens, Rectifier
 from egomotion_ros.nodes.robot_state import (
@@ -33,7 +34,6 @@ from egomotion_ros.nodes.robot_state import (
     read_odometry,
 )
 from egomotion_ros.retarget.description import RobotDescription
-from egomotion_ros.retarget.joining import MotionState, still
 from egomotion_ros.types import CameraIntrinsics, CameraPose, Observation, PlanarPose
 
 if TYPE_CHECKING:
@@ -45,14 +45,13 @@ class View:
     """
     What a plan starts from.
 
-    ``observation``; ``state`` of the robot as measured, or None where joint states are not
-    required and there are none; ``has_root`` True where its base was measured; ``arrived`` when
+    ``observation``; the robot as ``measured``, or None where joint states are not required and
+    there are none; ``arrived`` when
     the image came (steady clock, ns).
     """
 
     observation: Observation
-    state: MotionState | None
-    has_root: bool
+    measured: Measured | None
     arrived: int
 
 
@@ -128,54 +127,33 @@ class Observer:
                 f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
             )
         self._fresh(sample, 'image', self._parameters['image.max_age'], ErrorCode.STALE_IMAGE)
-        state, has_root = self.measure(sample.stamp)
+        measured = self.measure(sample.stamp)
         try:
             pixels = self._decode(self.image.read(sample))
         except ValueError as error:
             raise NodeError(ErrorCode.BAD_IMAGE, str(error)) from error
         image = self._rectify(pixels)
-        root, camera = self._camera_pose(state, has_root, sample.stamp)
+        root, camera = self._camera_pose(measured, sample.stamp)
         return View(
             Observation(image, instruction, sample.stamp, camera, root),
-            state,
-            has_root,
+            measured,
             sample.steady,
         )
 
     # The robot --------------------------------------------------------------------------------
-    def measure(
-        self, stamp: int | None = None, patient: bool = True
-    ) -> tuple[MotionState | None, bool]:
+    def measure(self, stamp: int | None = None, patient: bool = True) -> Measured | None:
         """
-        Measured state of the robot, its base at ``stamp`` (ns; None: the newest).
+        Measure the robot, its base at ``stamp`` (ns; None: the newest).
 
         Waits for required messages that did not come yet, unless not ``patient`` (when stopping).
-
-        Returns the state (None where joint states are neither there nor required) and whether
-        the base was measured.  Raises NodeError for states that are required and missing, stale
-        or bad.
+        None where joint states are neither there nor required.  Raises NodeError for states that
+        are required and missing, stale or bad.
         """
         joints = self._joints(patient)
         base = self._base(stamp, patient)
-        if joints is None:
-            return None, False
-        positions, velocities = joints
-        state = still(positions)
-        if base is not None:
-            state = still(positions, *base[:2])
-        return (
-            MotionState(
-                positions=positions,
-                velocities=velocities,
-                root_position=state.root_position,
-                root_quaternion=state.root_quaternion,
-                root_twist=np.zeros(6) if base is None else base[2],
-                contacts=state.contacts,
-            ),
-            base is not None,
-        )
+        return None if joints is None else Measured(*joints, base)
 
-    def _joints(self, patient: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    def _joints(self, patient: bool) -> tuple[np.ndarray, np.ndarray, int] | None:
         timeout = self._parameters['joint_states.timeout']
         sample = self.joint_states.newest()
         required = self._parameters['joint_states.required']
@@ -189,7 +167,8 @@ class Observer:
             return None
         self._fresh(sample, 'joint state', timeout, ErrorCode.STALE_JOINT_STATES)
         try:
-            return read_joints(self.joint_states.read(sample), self._robot, self._names)
+            message = self.joint_states.read(sample)
+            return *read_joints(message, self._robot, self._names), sample.stamp
         except ValueError as error:
             raise NodeError(ErrorCode.BAD_JOINT_STATES, str(error)) from error
 
@@ -250,14 +229,12 @@ class Observer:
         except ValueError as error:
             raise NodeError(ErrorCode.NO_CALIBRATION, str(error)) from error
 
-    def _camera_pose(
-        self, state: MotionState | None, has_root: bool, stamp: int
-    ) -> tuple[PlanarPose, CameraPose]:
+    def _camera_pose(self, measured: Measured | None, stamp: int) -> tuple[PlanarPose, CameraPose]:
         """Ground pose of the pelvis and the camera above it."""
         floor = self._parameters['floor_height']
-        if state is not None and has_root:
-            position = state.root_position
-            rotation = quaternion_to_matrix(state.root_quaternion)
+        if measured is not None and measured.base is not None:
+            position, quaternion = measured.root
+            rotation = quaternion_to_matrix(quaternion)
         else:
             position = np.array([0.0, 0.0, floor + self._parameters['base_height']])
             rotation = np.eye(3)
@@ -268,7 +245,7 @@ class Observer:
             centre, axes = self._head(stamp)
         else:
             offset, mount = (
-                self._mount(state)
+                self._mount(measured)
                 if source == 'robot'
                 else (
                     np.array(self._parameters['camera.position']),
@@ -284,9 +261,9 @@ class Observer:
             yaw=float(np.arctan2(np.sin(turn), np.cos(turn))),
         )
 
-    def _mount(self, state: MotionState | None) -> tuple[np.ndarray, np.ndarray]:
+    def _mount(self, measured: Measured | None) -> tuple[np.ndarray, np.ndarray]:
         """Camera of the robot description in the base link, at the measured joints."""
-        joints = self._robot.standing if state is None else state.positions
+        joints = self._robot.standing if measured is None else measured.positions
         self._data.qpos[:] = 0.0
         self._data.qpos[3] = 1.0
         self._data.qpos[self._robot.qpos_indices(self._model)] = joints

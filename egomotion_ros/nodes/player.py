@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from egomotion_ros.retarget.joining import MotionState, decelerate, join, sample
+from egomotion_ros.retarget.joining import LOST, MotionState, decelerate, join, sample
 from egomotion_ros.retarget.limits import JointLimits, RootLimits
 from egomotion_ros.types import HumanMotion, RobotMotion
 
@@ -40,6 +40,36 @@ class Playing:
     def seconds(self, now: int) -> float:
         """Seconds from the first row to ``now``."""
         return 1e-9 * (now - self.start)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """
+    The robot as it was measured.
+
+    ``positions``, ``velocities`` (J,) at ``stamp`` (ns); ``base`` position (3,), quaternion (4,)
+    xyzw and twist (6,) of the base link, None where it is not known.
+    """
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    stamp: int
+    base: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+
+    @property
+    def root(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Position and quaternion of the base link, where known."""
+        return None if self.base is None else self.base[:2]
+
+    def state(self, commanded: MotionState) -> MotionState:
+        """As a state of motion; the contacts, and the base if unknown, as ``commanded``."""
+        measured = replace(commanded, positions=self.positions, velocities=self.velocities)
+        if self.base is None:
+            return measured
+        position, quaternion, twist = self.base
+        return replace(
+            measured, root_position=position, root_quaternion=quaternion, root_twist=twist
+        )
 
 
 class Player:
@@ -128,19 +158,23 @@ class Player:
         self.playing = Playing(joined.motion, start, human, observed, hold=False)
         return self.playing
 
-    def stop(self, now: int, measured: MotionState | None) -> Playing | None:
+    def stop(self, now: int, measured: Measured | None) -> Playing | None:
         """
         Come to rest within the limits, from the row at or before ``now`` on.
 
-        None where nothing moves or a stop is under way.
-
-        ``measured`` state of the robot, None where it is not known: then the commanded one.
+        None where nothing moves or a stop is under way.  ``measured`` is compared with what was
+        commanded when it was measured, so that an old message is not taken for a robot that does
+        not follow; None where nothing is known.
         """
         if not self.is_moving(now) or self.playing.hold:
             return None
         running = self.playing
         seconds = max(running.seconds(now), 0.0)
-        state = measured if measured is not None else sample(running.motion, seconds)
+        state = sample(running.motion, seconds)
+        if measured is not None:
+            then = sample(running.motion, running.seconds(measured.stamp))
+            if np.abs(measured.positions - then.positions).max() > LOST:
+                state = measured.state(state)
         stop = decelerate(running.motion, seconds, state, self._limits, self._root_limits)
         start = running.start + round(1e9 * stop.start)
         self.playing = Playing(stop.motion, start, None, start, hold=True)

@@ -28,7 +28,8 @@ class Children:
     FAREWELL = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._folder, self._environment = folder, environment
+        self._folder = folder
+        self._environment = {**environment, 'PYTHONFAULTHANDLER': '1'}
         self._running: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Children:
@@ -65,6 +66,17 @@ class Children:
     def every_last_word(self) -> str:
         """Return the end of every log."""
         return '\n'.join(self.last_words(name, 8) for name in self._running)
+
+    def dump(self) -> None:
+        """End all processes; each writes what its threads were doing to its log."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGABRT)
+        for process in self._running.values():
+            try:
+                process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                continue
 
     def stop(self) -> None:
         """End all processes: ask, insist, force; an impatient second Ctrl-C changes nothing."""

@@ -136,12 +136,12 @@ class Session:
         attempt = Attempt(instruction, self.now)
         self.visit.attempts.append(attempt)
         goal = GenerateMotion.Goal(instruction=instruction, seed=seed, execute=True)
-        sending = self._goals.send_goal_async(goal)
+        sending = self._send(lambda: self._goals.send_goal_async(goal))
         handle = self._result(sending, f'an answer to {instruction!r}')
         if not handle.accepted:
             raise DemoError(f'egomotion_node did not accept {instruction!r}\n'
                             f'{self._children.last_words("egomotion_node")}')
-        ending = handle.get_result_async()
+        ending = self._send(handle.get_result_async)
         if then:
             count = len(self.visit.sent)
             self.wait(lambda: ending.done() or any(
@@ -169,13 +169,26 @@ class Session:
             if not self._thread.is_alive():
                 raise DemoError('the demo stopped listening to ROS')
             if time.monotonic() > deadline:
-                raise DemoError(f'waited {seconds:.0f} s for {what}\n'
-                                f'{self._children.every_last_word()}')
+                words = self._children.every_last_word()
+                self._children.dump()
+                raise DemoError(f'waited {seconds:.0f} s for {what}; what every thread was doing '
+                                f'stands in the logs\n{words}')
             time.sleep(0.01)
 
     def _call(self, client, request, what: str):
         self.wait(client.service_is_ready, ANSWER, f'{client.srv_name} to be there')
-        return self._result(client.call_async(request), what)
+        return self._result(self._send(lambda: client.call_async(request)), what)
+
+    def _send(self, call: Callable[[], Any]):
+        """
+        Let the executor make a request; return the request's own future.
+
+        An answer that the executor hears before the sending thread has noted the request is lost
+        (rclpy's action client has no lock), so the executor's thread sends.
+        """
+        task = self._executor.create_task(call)
+        self._executor.wake()
+        return self._result(task, 'the demo to send a request')
 
     def _result(self, future, what: str):
         self.wait(future.done, ANSWER, what)

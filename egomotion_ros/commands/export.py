@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='BUNDLE',
                         help='folder to write; an earlier bundle there is replaced')
     parser.add_argument('--steps', type=int, default=8, help='default sampling steps')
-    parser.add_argument('--guidance', type=float, default=1.5, help='default guidance')
+    parser.add_argument('--guidance', type=float, default=1.0, help='default guidance')
     parser.add_argument('--temperature', type=float, default=0.0,
                         help='of the primitives; 0 takes the likeliest')
     parser.add_argument('--references', type=int, default=16,

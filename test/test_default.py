@@ -1,0 +1,85 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle that ships: its size, and that it looks, listens and keeps limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from egomotion_ros.evaluation.motions import evaluate_robot
+from egomotion_ros.evaluation.scenes import Question, answer, evaluate_scenes, held_out_questions
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.retarget.retargeter import Retargeter
+from egomotion_ros.types import HumanMotion, Observation
+
+SCENES = 60
+
+
+@pytest.fixture(scope='module')
+def pipeline() -> Iterator[EgoMotionPipeline]:
+    opened = EgoMotionPipeline.load()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope='module')
+def questions() -> list[Question]:
+    return held_out_questions(SCENES)
+
+
+@pytest.fixture(scope='module')
+def evaluated(pipeline: EgoMotionPipeline, questions: list[Question]
+              ) -> tuple[dict, list[HumanMotion]]:
+    return evaluate_scenes(pipeline, questions)
+
+
+def test_all_that_ships_is_at_most_40_megabytes(pipeline: EgoMotionPipeline) -> None:
+    folder = pipeline.bundle.text_path.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 40e6
+
+
+def test_walks_reach_their_goals_in_rooms_and_words_never_seen(evaluated: tuple) -> None:
+    assert evaluated[0]['told']['reached'] >= 0.45
+
+
+@pytest.mark.parametrize('mode', ['image blanked', 'instruction shuffled'])
+def test_without_looking_or_listening_the_score_falls(evaluated: tuple, mode: str) -> None:
+    figures = evaluated[0]
+    assert figures[mode]['reached'] <= figures['told']['reached'] / 3
+    assert figures['scored against another object']['reached'] <= figures['told']['reached'] / 3
+
+
+def test_retargeted_walks_violate_no_limit(pipeline: EgoMotionPipeline, evaluated: tuple) -> None:
+    figures = evaluate_robot(Retargeter(pipeline.robot), evaluated[1][:6], pipeline.scale)
+    assert figures['limit violations'] == 0
+    assert figures['foot slide ratio'] <= 1.5
+
+
+def test_swapping_the_primitives_changes_the_motion(pipeline: EgoMotionPipeline,
+                                                    questions: list[Question]) -> None:
+    def reason(question: Question) -> object:
+        return pipeline.reason(Observation(question.image, question.instruction, 0,
+                                           question.camera), 'swap', 0)
+
+    def end(primitives: object) -> np.ndarray:
+        return pipeline.generate(primitives, seed=0).root_position[-1, :2]
+
+    moved = []
+    for mine, other in zip(questions[:8], questions[8:16], strict=True):
+        own, foreign = reason(mine), reason(other)
+        swapped = replace(own, tokens=foreign.tokens, states=foreign.states,
+                          states_mask=foreign.states_mask)
+        np.testing.assert_allclose(end(swapped), end(foreign), atol=1e-4)
+        moved.append(np.linalg.norm(end(own) - end(swapped)))
+    assert np.median(moved) > 0.3
+
+
+def test_the_same_seed_gives_the_same_motion_and_another_seed_another(
+        pipeline: EgoMotionPipeline, questions: list[Question]) -> None:
+    first, again, other = (answer(pipeline, questions[0], seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.rotations, again.rotations)
+    assert np.abs(first.rotations - other.rotations).max() > 1e-3

@@ -105,6 +105,15 @@ def test_every_listed_encoding_is_converted_and_unlisted_ones_are_named():
         decode(message('nv12', np.zeros((8, 11), np.uint8), 11, 8))
 
 
+def test_empty_and_8k_images_are_refused():
+    for width, height in ((0, 0), (0, 4), (4, 0), (7680, 4320)):
+        rows = np.zeros((height, width), np.uint8)
+        image = Image(width=width, height=height, encoding='mono8', step=width)
+        image.data = rows.tobytes()
+        with pytest.raises(ValueError, match=f'{width}x{height}'):
+            decode(image)
+
+
 def test_a_converter_that_works_with_this_numpy_was_chosen():
     assert converter_name() in ('cv_bridge', 'rosbags-image')
 

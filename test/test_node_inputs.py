@@ -75,8 +75,9 @@ def test_broken_images_are_refused(harness, image, word):
 
 
 def test_a_whole_8k_image_is_refused_and_the_next_small_one_works(harness):
-    harness.image = picture(width=7680, height=4320)
-    assert refusal(harness)[0] in (ErrorCode.BAD_IMAGE, ErrorCode.NO_IMAGE, ErrorCode.STALE_IMAGE)
+    harness.image = picture(width=7680, height=4320, encoding='mono8', step=7680)
+    # 33 MB thirty times a second may also keep other inputs from coming in time.
+    assert refusal(harness)[0] != ErrorCode.NONE
     harness.image = picture()
     assert refusal(harness)[0] == ErrorCode.NONE
 

@@ -134,6 +134,26 @@ def test_a_goal_is_reached_within_half_a_metre_and_twenty_degrees(robot, goal, w
     assert found.violations == 0
 
 
+def test_standing_still_is_no_answer_to_a_wave_or_a_turn(robot):
+    visit = recorded(robot)
+    visit.attempts[0].action = 'wave'
+    found = score(visit, visit.attempts[0], robot)
+    assert found.distance < 0.01 and verdict(found) == 'missed'
+    shoulder = robot.joint_names.index('right_shoulder_pitch_joint')
+    elbow = robot.joint_names.index('right_elbow_joint')
+    for _, positions, _, _ in visit.states[20:60]:
+        positions[shoulder], positions[elbow] = -1.5, -0.3
+    assert verdict(score(visit, visit.attempts[0], robot)) == 'reached'
+    turning = [ask.command for seed in range(5) for stop in default_script(seed)
+               for ask in stop.asks if ask.command.action == 'turn_to']
+    stops = [stop for seed in range(5) for stop in default_script(seed)
+             if stop.asks[0].command.action == 'turn_to']
+    assert len(turning) == 5
+    for command, stop in zip(turning, stops):
+        bearing = sample_scene(stop.seed).objects[command.target].bearing
+        assert abs(bearing) > np.radians(20.0)
+
+
 def test_violations_on_the_curve_are_counted(robot):
     visit = recorded(robot)
     motion = visit.sent[0].motion

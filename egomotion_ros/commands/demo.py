@@ -133,6 +133,7 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
                 start = planar(*visit.at(session.now)[1:])
                 attempt, finish = session.ask(ask.command.text, args.seed + 1, ask.then,
                                               INTERRUPT_AFTER)
+                attempt.action = ask.command.action
                 attempt.goal = goal_of(ask.command, scene, start, robot.scale)
                 unfinished.append(finish)
                 if ask.then != 'change':

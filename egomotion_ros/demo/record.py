@@ -28,7 +28,8 @@ class Attempt:
 
     ``asked``, ``ended`` simulation time (ns); ``ending`` why it ended ('' = execution time over);
     ``tokens`` base codes; ``milliseconds`` by stage; ``goal`` (x, y, yaw) wanted in ``odom``,
-    None where nothing can be judged; ``error`` the node's refusal.
+    None where nothing can be judged; ``error`` the node's refusal; ``action`` the kind of
+    instruction, '' where the demo does not know it.
     """
 
     instruction: str
@@ -36,6 +37,7 @@ class Attempt:
     ended: int = 0
     ending: str = ''
     error: str = ''
+    action: str = ''
     plan_id: str = ''
     tokens: tuple[int, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)

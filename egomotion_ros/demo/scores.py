@@ -7,17 +7,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
+import mujoco
 import numpy as np
 
 from egomotion_ros.body.rotations import quaternion_to_matrix
 from egomotion_ros.demo.record import Attempt, Visit
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.limits import check
-from egomotion_ros.retarget.quality import human_feet, robot_feet
-from egomotion_ros.types import FPS
+from egomotion_ros.retarget.quality import configurations, human_feet, robot_feet
+from egomotion_ros.types import FPS, RobotMotion
 
 #: A goal is reached within this distance (m) and angle (rad).
 NEAR, FACING = 0.5, math.radians(20.0)
+#: Seconds a hand must be up to count as a wave.
+WAVE = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Score:
 
     ``distance`` m and ``angle`` rad to the goal, None where nothing is judged; ``walked`` m from
     start to end; ``slide`` of the robot's feet and ``human_slide`` of the generated motion
-    (mm a frame, in human size); ``violations`` of joint limits on the 1 kHz curves published.
+    (mm a frame, in human size); ``violations`` of joint limits on the 1 kHz curves published;
+    ``waved`` whether a hand was above its shoulder for WAVE seconds.
     """
 
     attempt: Attempt
@@ -37,12 +41,15 @@ class Score:
     slide: float
     human_slide: float | None
     violations: int
+    waved: bool = False
 
     @property
     def reached(self) -> bool | None:
         """Whether the goal was reached; None where it is not judged or was interrupted."""
         if self.distance is None or self.attempt.ending:
             return None
+        if self.attempt.action == 'wave' and not self.waved:
+            return False
         return self.distance <= NEAR and self.angle <= FACING
 
 
@@ -67,7 +74,23 @@ def score(visit: Visit, attempt: Attempt, robot: RobotDescription) -> Score:
         attempt, distance, angle, float(np.hypot(*(end - begin)[:2])),
         robot_feet(robot, done).slide,
         human_feet(attempt.human).slide if attempt.human is not None else None,
-        sum(check(s.motion, robot.limits).total for s in sent))
+        sum(check(s.motion, robot.limits).total for s in sent), raised_hand(robot, done) >= WAVE)
+
+
+def raised_hand(robot: RobotDescription, motion: RobotMotion) -> float:
+    """Return for how many seconds a wrist was above the shoulder of its side."""
+    bodies = {link.joint: link.body for link in robot.links}
+    pairs = [(bodies[f'{side}_wrist'], bodies[f'{side}_shoulder']) for side in ('left', 'right')
+             if {f'{side}_wrist', f'{side}_shoulder'} <= bodies.keys()]
+    model = robot.kinematics
+    data = mujoco.MjData(model)
+    rows = 0
+    for qpos in configurations(robot, motion, model):
+        data.qpos[:] = qpos
+        mujoco.mj_kinematics(model, data)
+        rows += any(data.body(wrist).xpos[2] > data.body(shoulder).xpos[2]
+                    for wrist, shoulder in pairs)
+    return rows * motion.step_dt
 
 
 def table(scores: list[Score], judged: bool) -> str:

@@ -25,6 +25,8 @@ from egomotion_ros.data.scenes import (
 
 #: Seconds of motion after which the demo changes its mind, or stops the robot.
 INTERRUPT_AFTER = 2.0
+#: What the robot is asked to turn to lies at least this far aside (rad): standing is no answer.
+TURN = math.radians(25.0)
 #: Scenes that one run may look through.
 SCENES_PER_RUN = 1000
 
@@ -55,11 +57,12 @@ def default_script(seed: int) -> list[Stop]:
     scenes = _scenes(seed)
     rng = np.random.default_rng([seed, 7])
     stops = []
-    for plan in (('walk_to',), ('walk_to', 'walk_to'), ('stop_at',), ('turn_to',)):
-        scene = next(s for s in scenes if len(_targets(s)) >= len(plan))
+    for plan, then in ((('walk_to',), ('',)), (('walk_to', 'walk_to'), ('change', '')),
+                       (('stop_at',), ('stop',)), (('turn_to',), ('',))):
+        aside = TURN if plan == ('turn_to',) else 0.0
+        scene = next(s for s in scenes if len(_targets(s, aside)) >= len(plan))
         commands = [_object_command(scene, target, action, rng)
-                    for target, action in zip(_targets(scene), plan)]
-        then = {2: ('change', ''), 1: ('stop',) if plan == ('stop_at',) else ('',)}[len(plan)]
+                    for target, action in zip(_targets(scene, aside), plan)]
         stops.append(Stop(scene.seed, tuple(map(Ask, commands, then))))
     for action in ('walk_forward', 'wave'):
         stops.append(Stop(next(scenes).seed, (Ask(free_command(action, rng, 'test')),)))
@@ -141,11 +144,12 @@ def _scenes(seed: int) -> Iterator[Scene]:
             for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN))
 
 
-def _targets(scene: Scene) -> list[int]:
-    """Objects that can be seen and walked to, the main one first."""
+def _targets(scene: Scene, aside: float = 0.0) -> list[int]:
+    """Objects that can be seen and walked to, ``aside`` rad or more; the main one first."""
     table, column = scene.table(), OBJECT_COLUMNS.index
-    return [i for i in range(len(scene.objects))
-            if table[i, column('visible')] and table[i, column('clear')]]
+    return [i for i, item in enumerate(scene.objects)
+            if table[i, column('visible')] and table[i, column('clear')]
+            and abs(item.bearing) >= aside]
 
 
 def _object_command(scene: Scene, target: int, action: str, rng: np.random.Generator) -> Command:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
+from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.retarget.joining import sample
 
 
 @pytest.fixture(scope='module')
@@ -197,3 +199,21 @@ def test_a_headset_without_robot_needs_neither_joint_states_nor_odometry(pipelin
         assert observation.camera.pitch == pytest.approx(0.3)
         assert observation.camera.yaw == pytest.approx(0.1)
         assert (observation.root.x, observation.root.y, observation.root.yaw) == (0, 0, 0)
+
+
+def test_without_odometry_the_base_is_where_it_was_told_to_be(pipeline):
+    with Harness(pipeline, **{'odom.required': False, 'replan_period': 0.5}) as harness:
+        harness.odom_on = False
+        harness.say('walk forward')
+        harness.wait(lambda: len(harness.pipeline.observations) >= 4, what='four plans')
+        harness.stop()
+        for seen in harness.pipeline.observations[1:4]:
+            motion = next(
+                m
+                for m in reversed(harness.heard.motions)
+                if time_from_msg(m.plan.header.stamp) <= seen.stamp
+            )
+            late = 1e-9 * (seen.stamp - time_from_msg(motion.plan.header.stamp))
+            told = sample(robot_from_msg(motion), late).root_position
+            assert np.hypot(seen.root.x - told[0], seen.root.y - told[1]) < 0.02
+        assert harness.pipeline.observations[3].root.x != 0.0

@@ -77,6 +77,7 @@ class Controller:
         self._clock, self._log, self._on_busy = node.get_clock(), node.get_logger(), on_busy
         self._lock = threading.RLock()
         self._player = Player(pipeline.robot.limits, pipeline.robot.root_limits)
+        observer.commanded = self._player.state
         self._task: Task | None = None
         self._info: PlanInfo | None = None
         self.status = StatusBoard(self._clock, outputs.status)

@@ -8,6 +8,7 @@ Everything that can be wrong with an input is found here and leaves as a :class:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from egomotion_ros.nodes.robot_state import (
     read_odometry,
 )
 from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.joining import MotionState
 from egomotion_ros.types import CameraIntrinsics, CameraPose, Observation, PlanarPose
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class Observer:
             channels.append(self.head_pose)
         self._inputs = Inputs(node, channels)
         self.channels = channels
+        #: Where the base was told to be at a stamp (ns), None: nowhere; used without odometry.
+        self.commanded: Callable[[int], MotionState | None] = lambda stamp: None
         self._rectifier: tuple[tuple, Rectifier] | None = None
         self._model = robot.kinematics
         self._data = mujoco.MjData(self._model)
@@ -236,8 +240,14 @@ class Observer:
             position, quaternion = measured.root
             rotation = quaternion_to_matrix(quaternion)
         else:
-            position = np.array([0.0, 0.0, floor + self._parameters['base_height']])
-            rotation = np.eye(3)
+            # Dead reckoning: on the floor, where the motion under way has brought the robot.
+            position, rotation = np.zeros(3), np.eye(3)
+            told = self.commanded(stamp)
+            if told is not None:
+                position = told.root_position.copy()
+                forward = quaternion_to_matrix(told.root_quaternion)[:, 0]
+                rotation = rpy_matrix([0.0, 0.0, np.arctan2(forward[1], forward[0])])
+            position[2] = floor + self._parameters['base_height']
         heading = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
         root = PlanarPose(float(position[0]), float(position[1]), heading)
         source = self._parameters['camera.source']

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import threading
+import weakref
 
 from node_harness import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, GatedPipeline, Harness
 import pytest
@@ -169,3 +172,34 @@ def test_cleanup_waits_for_the_model_and_frees_it(pipeline):
         harness.pipeline.open_all()
         assert harness.transition(CLEANUP)
         assert harness.pipeline.closed
+
+
+def test_a_goal_during_shutdown_is_rejected(pipeline):
+    with Harness(pipeline) as harness:
+        harness.pipeline.shut('generate')
+        goal = harness.send('wave')
+        assert harness.pipeline.reached['generate'].wait(10.0)
+        ending = threading.Thread(target=harness.node.trigger_shutdown)
+        ending.start()
+        assert harness.result(goal)[1].error_code == ErrorCode.DEACTIVATED
+        # The model still holds the shutdown up.
+        assert ending.is_alive() and not harness.send('wave').accepted
+        harness.pipeline.open_all()
+        ending.join(20.0)
+        assert harness.state() == 'finalized'
+        assert harness.pipeline.closed
+
+
+def test_cleanup_lets_go_of_the_models(pipeline):
+    made = []
+
+    def load(**_):
+        gated = GatedPipeline(pipeline)
+        made.append(weakref.ref(gated))
+        return gated
+
+    with Harness(None, load=load) as harness:
+        assert harness.transition(CONFIGURE) and harness.transition(ACTIVATE)
+        assert harness.transition(DEACTIVATE) and harness.transition(CLEANUP)
+        gc.collect()
+        assert made[0]() is None

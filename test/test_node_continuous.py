@@ -70,7 +70,8 @@ def test_the_next_motion_repeats_the_running_one_and_leaves_it_without_a_seam(se
 def test_what_was_executed_since_the_image_is_handed_to_the_generator(session):
     prefixes = session.pipeline.prefixes
     assert prefixes[0] is None
-    assert all(prefix is not None and prefix.frames == 18 for prefix in prefixes[1:3])
+    # At least the latency budget of 0.6 s; more where the machine is slower than that.
+    assert all(prefix is not None and prefix.frames >= 18 for prefix in prefixes[1:3])
 
 
 def test_joint_trajectory_is_what_a_controller_takes(session):

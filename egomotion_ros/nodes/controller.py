@@ -275,7 +275,7 @@ class Controller:
         with self._lock:
             if self._player.is_moving(max(stamp, self._clock.now().nanoseconds)):
                 state = self._player.state(stamp)
-                prefix = self._player.prefix(stamp, self._parameters['latency_budget'])
+                prefix = self._player.prefix(stamp, self._latency_budget())
                 root = (state.root_position, state.root_quaternion)
                 return Start(prefix, state.positions, state.velocities, root, continues=True)
         if view.measured is None:
@@ -375,6 +375,12 @@ class Controller:
             return self._observer.measure(patient=False)
         except NodeError:
             return None
+
+    def _latency_budget(self) -> float:
+        """Seconds from an image until the plan made of it takes over, as far as can be told."""
+        p = self._parameters
+        recent = list(self._health.latencies)[-3:]
+        return max(p['latency_budget'], 1e-3 * max(recent, default=0.0) + p['lead'])
 
     def _describe(self, planned: Planned, stamp: int) -> PlanInfo:
         observation = planned.view.observation

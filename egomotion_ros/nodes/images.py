@@ -166,20 +166,26 @@ def converter_name() -> str:
 def _by_cv_bridge(
     data: np.ndarray, encoding: str, width: int, rows: int, bigendian: int
 ) -> np.ndarray:
-    from cv_bridge import CvBridge
+    from cv_bridge import CvBridge, CvBridgeError
 
-    if encoding in ('nv12', 'nv21'):  # cv_bridge has no such encodings in Jazzy
-        return _by_rosbags(data, encoding, width, rows, bigendian)
     message = Image(height=rows, width=width, encoding=encoding, is_bigendian=bigendian)
     message.step = len(data) // rows
     message.data = data.tobytes()
-    return CvBridge().imgmsg_to_cv2(message, 'rgb8')
+    try:
+        if encoding not in ('nv12', 'nv21'):  # these it takes for grey
+            return CvBridge().imgmsg_to_cv2(message, 'rgb8')
+    except (CvBridgeError, cv2.error, KeyError):  # not every version knows every encoding
+        pass
+    return _by_rosbags(data, encoding, width, rows, bigendian)
 
 
 def _by_rosbags(
     data: np.ndarray, encoding: str, width: int, rows: int, bigendian: int
 ) -> np.ndarray:
-    from rosbags.image import ImageError, image_to_cvimage
+    try:
+        from rosbags.image import ImageError, image_to_cvimage
+    except ImportError as error:
+        raise ValueError(f'image: {encoding} needs the Python package rosbags-image') from error
 
     message = SimpleNamespace(
         height=rows, width=width, encoding=encoding, is_bigendian=bool(bigendian), data=data

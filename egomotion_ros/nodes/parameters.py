@@ -170,7 +170,8 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         'latency_budget',
         0.6,
-        '[s] of the running motion after the image that a new plan keeps',
+        '[s] of the running motion after the image that a new plan keeps; more where the last '
+        'plans took longer',
         span=(0.0, 3.0),
         live=True,
     ),

@@ -83,7 +83,10 @@ class Probe:
 
     def __init__(self, bundle: str, robot: str) -> None:
         command = [sys.executable, '-m', 'egomotion_ros.nodes.egomotion_node', '--ros-args']
-        for name, value in {'bundle': bundle, 'robot': robot, 'camera.hfov': 1.6}.items():
+        values = {'bundle': bundle, 'robot': robot, 'camera.hfov': 1.6}
+        # The publisher may starve on a busy machine; that is not what is measured here.
+        values |= {'joint_states.timeout': 10.0, 'odom.timeout': 10.0, 'image.timeout': 10.0}
+        for name, value in values.items():
             if value:
                 command += ['-p', f'{name}:={value}']
         self.process = subprocess.Popen(command)

@@ -221,3 +221,9 @@ def test_pip_install_gives_library_and_command_line_without_ros(
                           env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')})
     assert str(tmp_path) in done.stdout, done.stderr
     assert 'doctor' in done.stdout
+
+
+def test_pre_commit_runs_the_same_ruff_as_make_lint(checkout: Path) -> None:
+    hooks = (checkout / '.pre-commit-config.yaml').read_text(encoding='utf-8')
+    revision = re.search(r'ruff-pre-commit\n +rev: v([0-9.]+)\n', hooks)
+    assert revision[1] == pins(checkout, 'test')['ruff']

@@ -193,6 +193,8 @@ class Harness:
         self.now_ns = 10_000_000_000
         self.time_runs = True
         self._followed: tuple = (None, None)
+        #: How often joint states of the newest motion were sent.
+        self.followed = 0
         self._alive = True
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
@@ -212,6 +214,8 @@ class Harness:
         message = self.heard.motions[-1]
         if self._followed[0] is not message:
             self._followed = message, robot_from_msg(message)
+            self.followed = 0
+        self.followed += 1
         start = time_from_msg(message.plan.header.stamp)
         state = sample(self._followed[1], 1e-9 * (now - start))
         return state.positions, state.root_position, state.root_quaternion
@@ -367,7 +371,7 @@ class Harness:
             pass
         self._done.set()
         for executor, thread in self._threads:
-            executor.wake()
+            executor.create_task(lambda: None)  # ends the wait of spin_once
             thread.join(5.0)
             executor.shutdown(timeout_sec=1.0)
         rclpy.shutdown(context=self.context)

@@ -27,7 +27,7 @@ def harness(tiny_bundle):
     pipeline.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def client(harness):
     with EgoMotionClient(harness.namespace) as client:
         yield client

@@ -58,6 +58,8 @@ def moving(harness, instruction='walk forward'):
     harness.say(instruction)
     harness.wait(lambda: harness.heard.motions, what='motion')
     harness.wait_status(Status.EXECUTING)
+    # The robot follows, and the node may know.
+    harness.wait(lambda: harness.followed > 3, what='joint states')
 
 
 def test_stop_service_decelerates_at_once_even_while_a_plan_is_being_made(harness):

@@ -80,6 +80,7 @@ class Controller:
         observer.commanded = self._player.state
         self._task: Task | None = None
         self._info: PlanInfo | None = None
+        self._is_jumping = False
         self.status = StatusBoard(self._clock, outputs.status)
         self._worker = PlanWorker(
             pipeline,
@@ -164,10 +165,15 @@ class Controller:
             self._on_busy()
             return stopping is not None
 
+    def before_clock_jump(self) -> None:
+        """Time is about to jump: ages mean nothing until :meth:`on_clock_jump`."""
+        self._is_jumping = True
+
     def on_clock_jump(self, jump: int) -> None:
         """After the clock jumped by ``jump`` ns: stop from where the motion was before it."""
         with self._lock:
             now = self._clock.now().nanoseconds
+            self._is_jumping = False
             self._observer.clear()
             if self._task is not None or self._player.is_moving(now - jump):
                 text = f'the clock jumped by {1e-9 * jump:.3f} s'
@@ -208,6 +214,8 @@ class Controller:
     def tick(self) -> bool:
         """Look after what is going on; returns False when there is nothing left to do."""
         with self._lock:
+            if self._is_jumping:
+                return True
             now = self._clock.now().nanoseconds
             self._watch(now)
             moving = self._player.is_moving(now)

@@ -75,6 +75,7 @@ class EgoMotionNode(ManagedNode):
                 min_backward=Duration(nanoseconds=-1),
                 on_clock_change=True,
             ),
+            pre_callback=self.guarded(self._before_jump),
             post_callback=self.guarded(self._on_jump),
         )
 
@@ -179,6 +180,10 @@ class EgoMotionNode(ManagedNode):
             )
         )
 
+    def _before_jump(self) -> None:
+        if self.controller is not None:
+            self.controller.before_clock_jump()
+
     def _on_jump(self, jump: TimeJump) -> None:
         if self.controller is not None:
             self.get_logger().warning(f'clock jumped by {1e-9 * jump.delta.nanoseconds:.3f} s')
@@ -222,7 +227,7 @@ def run(node: ManagedNode) -> None:
     except Exception as error:
         node.get_logger().error(f'shutdown: {error!r}')
     done.set()
-    executor.wake()
+    executor.create_task(lambda: None)  # ends the wait of spin_once
     thread.join(2.0)
     executor.shutdown(timeout_sec=1.0)
 

@@ -89,7 +89,7 @@ class Channel:
         self._steady: Clock = node.steady_clock
         #: Messages that came since the node was configured, and those dropped for their size.
         self.received = self.dropped = 0
-        self._opened = 0
+        self._renewed = 0
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +118,7 @@ class Channel:
         """Forget what came (after a jump of the clock)."""
         with self._news:
             self._samples.clear()
-            self._opened = self._clock.now().nanoseconds
+            self._renewed = self._clock.now().nanoseconds
 
     def newest(self) -> Sample | None:
         """Return the newest sample, if any."""
@@ -138,10 +138,10 @@ class Channel:
 
     def silence(self) -> float:
         """
-        Seconds on the ROS clock since a message came or, if none did, since :meth:`open`.
+        Seconds on the ROS clock since something new came or, if nothing did, since :meth:`open`.
 
-        A message with an old stamp came as long ago as its stamp says: a driver that repeats
-        itself is silent.
+        A message with the stamp of the one before is nothing new: a driver that repeats itself
+        is silent.
         """
         silence = self._silence()
         if silence > DOUBTED and self.is_open:
@@ -166,9 +166,7 @@ class Channel:
 
     def _silence(self) -> float:
         with self._news:
-            newest = self._samples[-1] if self._samples else None
-        last = self._opened if newest is None else min(newest.arrived, newest.stamp)
-        return 1e-9 * (self._clock.now().nanoseconds - last)
+            return 1e-9 * (self._clock.now().nanoseconds - self._renewed)
 
     def _keep(self, data: bytes) -> None:
         self.received += 1
@@ -176,8 +174,11 @@ class Channel:
             self.dropped += 1
             return
         now, steady = self._clock.now().nanoseconds, self._steady.now().nanoseconds
+        sample = Sample(data, header_stamp(data), now, steady)
         with self._news:
-            self._samples.append(Sample(data, header_stamp(data), now, steady))
+            if not self._samples or self._samples[-1].stamp != sample.stamp:
+                self._renewed = now
+            self._samples.append(sample)
             self._news.notify_all()
 
 

@@ -25,7 +25,9 @@ def pipeline(tiny_bundle):
 
 @pytest.fixture(scope='module')
 def shared(pipeline):
-    with Harness(pipeline, **{'image.timeout': 1.0, 'joint_states.timeout': 1.0}) as harness:
+    with Harness(
+        pipeline, **{'image.timeout': 1.0, 'joint_states.timeout': 1.0, 'odom.timeout': 1.0}
+    ) as harness:
         yield harness
 
 

@@ -101,6 +101,7 @@ class ReasonerBatches:
             'camera': torch.from_numpy(np.asarray(episodes.camera[owner], np.float32)),
             'goal': torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)),
             'action': torch.from_numpy(episodes.action[rows].astype(np.int64)),
+            'motion': torch.from_numpy(episodes.motion[rows].astype(np.int64)),
         }
         target = episodes.target[rows]
         table = np.asarray(episodes.objects[owner, np.maximum(target, 0)]

@@ -1,6 +1,10 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion train``: one stage, or all of them in order."""
+"""
+``egomotion train``: one stage, or all stages of the default in order.
+
+The evaluator is a stage of its own: it measures motion and makes none.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('stage', choices=(*STAGES, 'all'))
+    parser.add_argument('stage', choices=(*STAGES, 'all', 'evaluator'))
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Train the stage or stages asked for."""
     stages = STAGES if args.stage == 'all' else (args.stage,)
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
-             'generator': ['episodes']}
+             'generator': ['episodes'], 'evaluator': ['library', 'episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
             raise ValueError(f'--{name} is needed to train the {args.stage}')
@@ -55,6 +59,10 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         from egomotion_ros.training import autoencoder
         make = getattr(autoencoder, f'train_{stage}')
         make(config, args.library, out, args.episodes)
+        return
+    if stage == 'evaluator':
+        from egomotion_ros.training.evaluator import train_evaluator
+        train_evaluator(config, args.library, args.episodes, out, args.val)
         return
     from egomotion_ros.data.episodes import EpisodeSet
     scenes = len(EpisodeSet.open(args.episodes).images)

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
+from egomotion_ros.models.evaluator import EvaluatorConfig, MotionEvaluator
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
@@ -31,6 +32,7 @@ KINDS: dict[str, tuple[type, type[nn.Module]]] = {
     'autoencoder': (AutoencoderConfig, MotionAutoencoder),
     'reasoner': (ReasonerConfig, Reasoner),
     'generator': (GeneratorConfig, MotionGenerator),
+    'evaluator': (EvaluatorConfig, MotionEvaluator),
 }
 
 

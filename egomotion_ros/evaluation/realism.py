@@ -1,0 +1,269 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Generated motion against real held-out recordings of the same action and speed.
+
+Clean numbers mean little by themselves: standing still never slides, and a fast walk jerks more
+than a slow one.  Motions are therefore cut into windows of one second; every window is named by
+what happens in it (stand, gesture, turn, walk) and, for walks, by a band of mean speed; and a
+generated window is compared with recorded windows of its own name and band alone.  The same cells
+on both sides are weighted as the generated motion fills them.  Intervals come from drawing whole
+motions and whole performances, because the windows of one are not independent.
+
+A robot is measured at the points it shares with the human skeleton: the bodies its description
+links to joints, ankles and front edges of its soles, all divided by its scale.  What it is
+compared with is measured at the same joints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from egomotion_ros.body.features import heading
+from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.body.rotations import quaternion_to_matrix, wrap_angle
+from egomotion_ros.body.skeleton import FOOT_HEIGHTS, FOOT_JOINTS, JOINT_INDEX, JOINT_NAMES
+from egomotion_ros.data.library import MotionLibrary
+from egomotion_ros.evaluation.physics import derivative
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.quality import configurations, foot_slide
+from egomotion_ros.types import FPS, HumanMotion, RobotMotion
+
+#: Frames of a window and between the starts of two.
+WINDOW, HOP = 30, 15
+#: Below this speed (m/s) and turn rate (rad/s) a body stands; hands faster than this gesture.
+STANDING, TURNING, GESTURING = 0.12, 0.35, 0.3
+#: Below this speed (m/s) what turns turns in place.
+IN_PLACE = 0.3
+#: Borders (m/s) of the speed bands of a walk; a band is named by its lower one.
+BANDS = (0.12, 0.4, 0.7, 1.0, 1.3, 1.6, 2.1)
+#: Actions of the library whose windows may stand for standing, gestures, turns and walks.
+CALM = ('walk', 'signal', 'wash', 'bend', 'stand', 'turn', 'reach')
+#: A cell needs this many windows on the recorded side to be compared.
+LEAST = 3
+#: Figures that are compared, and the ratio the project asks for.
+FIGURES, GOAL = ('foot slide', 'foot slide above flat', 'jerk'), (0.67, 1.5)
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Trace:
+    """
+    What is measured of a motion, in the units of a full-size human.
+
+    ``root`` (T, 3), ``yaw`` (T,), ``points`` (T, J, 3) that jerk is taken of, ``feet`` (T, 4, 3)
+    left and right ankle, left and right toe, ``above`` (T, 4) their heights above where each is
+    in flat standing, ``hands`` (T, 2, 3); ``clip`` what is drawn as a whole by the bootstrap.
+    """
+
+    clip: str
+    root: np.ndarray
+    yaw: np.ndarray
+    points: np.ndarray
+    feet: np.ndarray
+    above: np.ndarray
+    hands: np.ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """One second of a motion: its cell (action, band) and its figures."""
+
+    clip: str
+    cell: str
+    figures: tuple[float, ...]
+
+
+def linked_joints(description: RobotDescription) -> tuple[str, ...]:
+    """Joints of the human skeleton that a body of the robot stands for."""
+    return tuple(link.joint for link in description.links)
+
+
+def human_trace(motion: HumanMotion, clip: str, joints: tuple[str, ...] = JOINT_NAMES) -> Trace:
+    """Measure a human motion of any scale at ``joints`` (all 22 without)."""
+    if motion.fps != FPS:
+        raise ValueError(f'expected a motion at {FPS} fps, got {motion.fps:g}')
+    points = forward_kinematics(np.asarray(motion.root_position, np.float64),
+                                np.asarray(motion.rotations, np.float64),
+                                motion.scale) / motion.scale
+    feet = points[:, list(FOOT_JOINTS)]
+    return Trace(clip, points[:, 0], np.asarray(heading(motion.rotations[:, 0])),
+                 points[:, [JOINT_INDEX[name] for name in joints]], feet,
+                 feet[..., 2] - np.array(FOOT_HEIGHTS),
+                 points[:, [JOINT_INDEX['left_wrist'], JOINT_INDEX['right_wrist']]])
+
+
+def robot_trace(description: RobotDescription, motion: RobotMotion, clip: str) -> Trace:
+    """
+    Measure a robot motion at its linked bodies and at its feet, divided by its scale.
+
+    ``feet`` are raised to the heights the human's joints have in flat standing, so that both
+    definitions of foot slide mean the same for both bodies.
+    """
+    if abs(motion.step_dt * FPS - 1.0) > 1e-6:
+        raise ValueError(f'expected rows 1/{FPS} s apart, got {motion.step_dt:g} s')
+    model = description.kinematics
+    data = mujoco.MjData(model)
+    names = list(linked_joints(description))
+    ids = [model.body(link.body).id for link in description.links]
+    bodies = [model.body(foot.body).id for foot in description.feet]
+    points, feet = np.empty((motion.steps, len(ids), 3)), np.empty((motion.steps, 4, 3))
+    for row, qpos in enumerate(configurations(description, motion, model)):
+        data.qpos = qpos
+        mujoco.mj_kinematics(model, data)
+        points[row] = data.xpos[ids]
+        for side, (body, foot) in enumerate(zip(bodies, description.feet, strict=True)):
+            corners = data.xpos[body] + foot.points @ data.xmat[body].reshape(3, 3).T
+            feet[row, side] = data.xpos[body]
+            feet[row, 2 + side] = corners[2:].mean(axis=0)
+    flat = np.array([foot.sole for foot in description.feet] + [0.0, 0.0])
+    points, feet = points / description.scale, feet / description.scale
+    above = feet[..., 2] - flat / description.scale
+    feet[..., 2] = above + np.array(FOOT_HEIGHTS)
+    forward = quaternion_to_matrix(motion.root_quaternion)[..., 0]
+    yaw = np.arctan2(forward[:, 1], forward[:, 0])
+    hands = points[:, [names.index('left_wrist'), names.index('right_wrist')]]
+    return Trace(clip, points[:, names.index('pelvis')], yaw, points, feet, above, hands)
+
+
+def cell_of(trace: Trace, rows: slice) -> str | None:
+    """
+    Name what happens in the rows of a trace: stand, gesture, turn, or walk with its band.
+
+    None for what the bands do not hold (a run).
+    """
+    root, yaw = trace.root[rows, :2], np.unwrap(trace.yaw[rows])
+    seconds = (len(root) - 1) / FPS
+    speed = float(np.linalg.norm(np.diff(root, axis=0), axis=1).sum() / seconds)
+    rate = abs(float(yaw[-1] - yaw[0])) / seconds
+    if speed < IN_PLACE and rate >= TURNING:
+        return 'turn'
+    if speed < STANDING:
+        hands = np.diff(trace.hands[rows] - trace.root[rows, None], axis=0)
+        fastest = float(np.linalg.norm(hands, axis=-1).mean(axis=0).max()) * FPS
+        return 'gesture' if fastest >= GESTURING else 'stand'
+    band = int(np.searchsorted(BANDS, speed, 'right')) - 1
+    return f'walk {BANDS[band]:.1f} m/s' if band < len(BANDS) - 1 else None
+
+
+def windows(trace: Trace) -> list[Window]:
+    """Windows of a trace; none of one shorter than a second."""
+    out = []
+    for first in range(0, len(trace.root) - WINDOW + 1, HOP):
+        rows = slice(first, first + WINDOW)
+        cell = cell_of(trace, rows)
+        if cell is not None:
+            feet, above = trace.feet[rows], trace.above[rows]
+            out.append(Window(trace.clip, cell, (
+                foot_slide(feet, feet[..., 2]), foot_slide(feet, above),
+                float(derivative(trace.points[rows], FPS, 3).mean()))))
+    return out
+
+
+def held_out_takes(library: MotionLibrary, splits: Iterable[str] = ('val', 'test')
+                   ) -> list[tuple[str, HumanMotion]]:
+    """Performance and motion of the held-out takes of calm actions (CALM) on a flat floor."""
+    found = [(take.performance, take.motion) for split in splits
+             for take in library.takes(split=split) if take.action in CALM]
+    if not found:
+        raise ValueError(f'{library.folder}: no held-out take of {", ".join(CALM)}')
+    return found
+
+
+def _tables(found: list[Window], cells: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (clips, cells, figures) and counts (clips, cells) of windows."""
+    clips = sorted({w.clip for w in found})
+    sums, counts = np.zeros((len(clips), len(cells), len(FIGURES))), np.zeros(
+        (len(clips), len(cells)))
+    for w in found:
+        at = clips.index(w.clip), cells.index(w.cell)
+        sums[at] += w.figures
+        counts[at] += 1
+    return sums, counts
+
+
+def _ratio(made: tuple[np.ndarray, np.ndarray], real: tuple[np.ndarray, np.ndarray]
+           ) -> np.ndarray:
+    """Ratio (figures,) of means over the cells both have, weighted as ``made`` fills them."""
+    (sums, counts), (true_sums, true_counts) = ((s.sum(axis=0), c.sum(axis=0))
+                                                for s, c in (made, real))
+    both = (counts > 0) & (true_counts > 0)
+    if not both.any():
+        return np.full(len(FIGURES), np.nan)
+    weight = counts[both] / counts[both].sum()
+    real_mean = true_sums[both] / true_counts[both, None]
+    return (weight @ (sums[both] / counts[both, None])) / np.maximum(weight @ real_mean, 1e-9)
+
+
+def compare(made: list[Window], real: list[Window], seed: int = 0) -> dict[str, object]:
+    """
+    Ratios of generated to recorded windows, by cell, by action and over all matched cells.
+
+    Each ratio comes with its bootstrap 95 % interval and both means; ``matched`` is the share of
+    generated windows whose cell the recordings hold at least LEAST times.  ValueError when no
+    cell matches.
+    """
+    names = sorted({w.cell for w in made})
+    enough = {name: sum(w.cell == name for w in real) for name in names}
+    cells = [name for name in names if enough[name] >= LEAST]
+    if not cells:
+        raise ValueError('no window of the generated motion has a recorded one of its action and '
+                         'speed band to compare with')
+    kept = [w for w in made if w.cell in cells]
+    groups: dict[str, list[str]] = {'all': cells}
+    for action in sorted({name.split()[0] for name in cells}):
+        groups[action] = [name for name in cells if name.split()[0] == action]
+    groups |= {name: [name] for name in cells if name.startswith('walk')}
+    out: dict[str, object] = {
+        'matched': len(kept) / len(made), 'windows': len(kept),
+        'not matched': sorted({w.cell for w in made} - set(cells)), 'groups': {}}
+    for name, part in groups.items():
+        ours = [w for w in kept if w.cell in part]
+        theirs = [w for w in real if w.cell in part]
+        out['groups'][name] = _group(ours, theirs, part, seed)
+    return out
+
+
+def _group(made: list[Window], real: list[Window], cells: list[str], seed: int
+           ) -> dict[str, object]:
+    ours, theirs = _tables(made, cells), _tables(real, cells)
+    rng = np.random.default_rng(seed)
+    draws = np.empty((RESAMPLES, len(FIGURES)))
+    for n in range(RESAMPLES):
+        a, b = (rng.integers(len(counts), size=len(counts)) for _, counts in (ours, theirs))
+        draws[n] = _ratio((ours[0][a], ours[1][a]), (theirs[0][b], theirs[1][b]))
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    ratio = _ratio(ours, theirs)
+    counts = ours[1].sum(axis=0)
+    weight = counts / counts.sum()
+    means = [weight @ (s.sum(axis=0) / c.sum(axis=0)[:, None]) for s, c in (ours, theirs)]
+    row: dict[str, object] = {
+        'windows': len(made), 'motions': len(ours[1]),
+        'recorded windows': len(real), 'performances': len(theirs[1])}
+    for k, figure in enumerate(FIGURES):
+        row[figure] = {'ratio': float(ratio[k]), 'interval': (float(low[k]), float(high[k])),
+                       'made': float(means[0][k]), 'recorded': float(means[1][k])}
+    return row
+
+
+def pose_diversity(samples: list[HumanMotion]) -> dict[str, float]:
+    """
+    How different the answers to one instruction are, over all pairs of samples.
+
+    ``joints m`` mean distance of joints (average pairwise distance), ``end m`` and ``end deg``
+    of the pelvis in the last frame.
+    """
+    if len(samples) < 2:
+        raise ValueError(f'diversity needs two samples or more, got {len(samples)}')
+    joints = np.stack([forward_kinematics(m.root_position, m.rotations, m.scale)
+                       for m in samples])
+    yaw = np.array([float(heading(m.rotations[-1, 0])) for m in samples])
+    a, b = np.triu_indices(len(samples), 1)
+    apart = np.linalg.norm(joints[a, -1, 0, :2] - joints[b, -1, 0, :2], axis=-1)
+    return {'joints m': float(np.linalg.norm(joints[a] - joints[b], axis=-1).mean()),
+            'end m': float(apart.mean()),
+            'end deg': float(np.degrees(np.abs(wrap_angle(yaw[a] - yaw[b])).mean()))}

@@ -47,6 +47,10 @@ class Children:
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 env=self._environment, start_new_session=True, preexec_fn=_end_with_parent)
 
+    def pid(self, name: str) -> int:
+        """Return the process id of ``name``."""
+        return self._running[name].pid
+
     def log(self, name: str) -> Path:
         """Return the file that takes the output of ``name``."""
         return self._folder / f'{name}.log'

@@ -11,20 +11,17 @@ towards the performer's standing pose where the body is slow, feet are planted b
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.edits import canonicalize, ground_pose, mirror
 from egomotion_ros.body.kinematics import forward_kinematics
-from egomotion_ros.body.rotations import axis_angle_to_matrix, interpolate, yaw_matrix
-from egomotion_ros.body.skeleton import FOOT_HEIGHTS, LEG_LENGTH, REST_PELVIS_HEIGHT
-from egomotion_ros.data.gait import SAMPLES, GaitLibrary, Posture, Stride, mean_posture
+from egomotion_ros.body.rotations import interpolate
+from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.synthesis_body import choose_posture, pose_body, standing_plan
 from egomotion_ros.data.synthesis_legs import lower_to_reach, pin_legs
 from egomotion_ros.data.synthesis_steps import (
     FRAMES,
-    FeetPlan,
-    RootPlan,
     minimum_jerk,
     plan_feet,
     plan_root,
@@ -74,14 +71,14 @@ def synthesise(action: str, params: dict[str, float | str], rng: np.random.Gener
     if stride_index is None:
         stride_index = int(rng.integers(len(blocks.strides)))
     stride = blocks.strides[stride_index]
-    posture = _choose_posture(stride, blocks, rng)
+    posture = choose_posture(stride, blocks, rng)
     if action in ('stand_still', 'wave'):
-        root = _standing(stride, rng)
+        root = standing_plan(stride, rng)
     else:
         root = plan_root(_loosened(goal, action, rng), stride, rng,
                          straight=action in ('walk_forward', 'turn', 'turn_to'))
     feet = plan_feet(root, stride, rng)
-    path, rotations = _pose(root, feet, stride, posture, rng)
+    path, rotations = pose_body(root, feet, stride, posture, rng)
     if action == 'wave':
         if not blocks.gestures:
             raise ValueError(f'split {split!r} of the motion library has no waving hand')
@@ -108,57 +105,6 @@ def _loosened(goal: np.ndarray, action: str, rng: np.random.Generator) -> np.nda
     if action in ('turn', 'turn_to'):
         out[:2] = rng.normal(0, 0.03, 2)
     return out
-
-
-def _choose_posture(stride: Stride, blocks: GaitLibrary, rng: np.random.Generator) -> Posture:
-    """A recorded standing pose, the performer's own where there is one, or the walk's mean."""
-    if rng.random() < 0.5:
-        return mean_posture(stride)
-    own = [p for p in blocks.postures if p.performance == stride.performance]
-    pool = own or blocks.postures
-    return pool[int(rng.integers(len(pool)))]
-
-
-def _standing(stride: Stride, rng: np.random.Generator) -> RootPlan:
-    """No steps: the pelvis sways by some millimetres."""
-    sway = _noise(rng, 2, 12.0) * 0.006
-    sway -= sway[0]
-    still = np.full(FRAMES, stride.swing[0, 0])
-    return RootPlan(sway, np.zeros(FRAMES), np.zeros(FRAMES), still,
-                    np.zeros((0, 3)))
-
-
-def _noise(rng: np.random.Generator, columns: int, smooth: float) -> np.ndarray:
-    """Smooth noise (FRAMES, columns) of unit standard deviation; ``smooth`` in frames."""
-    pad = int(4 * smooth)
-    raw = gaussian_filter1d(rng.normal(size=(FRAMES + 2 * pad, columns)), smooth, axis=0)
-    return raw[pad:pad + FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * smooth)
-
-
-def _pose(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Pelvis path (T, 3) and rotations (T, 22, 3, 3) before the feet are pinned."""
-    phase = (root.clock % 1.0) * SAMPLES
-    left = phase.astype(int) % SAMPLES
-    right = (left + 1) % SAMPLES
-    mix = (phase - phase.astype(int))[:, None]
-    walking = interpolate(stride.rotations[left], stride.rotations[right], mix)
-    rotations = interpolate(posture.rotations[None], walking, root.amplitude[:, None])
-    # Breathing and balance: a quiet body is never frozen.
-    unrest = _noise(rng, 3 * 9, 14.0).reshape(FRAMES, 9, 3) * np.radians(0.6)
-    upper = [3, 6, 9, 12, 15, 16, 17, 18, 19]
-    rotations[:, upper] = rotations[:, upper] @ axis_angle_to_matrix(unrest)
-    turn = yaw_matrix(root.yaw)
-    rotations[:, 0] = turn @ rotations[:, 0]
-    sway = stride.sway[left] * (1 - mix) + stride.sway[right] * mix
-    hips = forward_kinematics(np.zeros((1, 3)), posture.rotations[None])[0, 1:3, 2]
-    standing = FOOT_HEIGHTS[0] + rng.uniform(0.965, 0.978) * LEG_LENGTH - hips.min()
-    path = np.empty((FRAMES, 3))
-    path[:, :2] = root.position + root.amplitude[:, None] * (turn[:, :2, :2] @ sway[:, :2, None]
-                                                             )[..., 0]
-    moving = REST_PELVIS_HEIGHT + sway[:, 2]
-    path[:, 2] = standing + root.amplitude * (moving - standing)
-    return path, rotations
 
 
 def _add_gesture(rotations: np.ndarray, clip: np.ndarray, rng: np.random.Generator) -> None:

@@ -58,7 +58,7 @@ def pin_legs(root: np.ndarray, rotations: np.ndarray, feet: FeetPlan) -> np.ndar
                                  -1, 1))
         bend = axis_angle_to_matrix(axis * (want - have)[:, None])
         reached = thigh + (bend @ shank[..., None])[..., 0]
-        aim = _shortest(reached, target - hip)
+        aim = shortest(reached, target - hip)
         thigh_turn = aim @ turns[:, _HIPS[side]]
         shank_turn = aim @ bend @ turns[:, _KNEES[side]]
         pitch = feet.pitch[:, side]
@@ -76,7 +76,7 @@ def _pitch_matrix(pitch: np.ndarray) -> np.ndarray:
     return axis_angle_to_matrix(np.stack([zero, pitch, zero], axis=-1))
 
 
-def _shortest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def shortest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Shortest rotations (T, 3, 3) that turn directions ``a`` (T, 3) into ``b``."""
     a = a / np.linalg.norm(a, axis=1, keepdims=True)
     b = b / np.linalg.norm(b, axis=1, keepdims=True)

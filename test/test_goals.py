@@ -129,5 +129,5 @@ def test_summary_counts(walk):
     scores = [score_motion(walk, 'walk_to', np.array([x, 0, 0])) for x in (2.0, 2.2, 3.0, 4.0)]
     summary = summarise(scores)
     assert summary['reached'] == 0.5 and summary['count'] == 4 and summary['at_rest'] == 1.0
-    low, high = summary['interval']
+    low, high = summary['reached_interval']
     assert 0 <= low <= 0.5 <= high <= 1

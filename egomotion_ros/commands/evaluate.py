@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion evaluate``: goal score, reconstruction and robot figures of a bundle."""
+"""``egomotion evaluate``: every figure of a bundle, with its goal and whether it is met."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bundle', type=Path, help='default: the one that ships')
     parser.add_argument('--robot', default='unitree_g1')
     parser.add_argument('--backend', default='onnxruntime')
-    parser.add_argument('--scenes', type=int, default=300, help='held-out scenes')
+    parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
+    parser.add_argument('--scenes', type=int, default=300, help='held-out scenes (default 300)')
     parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at'), default='walk_to')
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
@@ -23,51 +24,67 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help='with --library: reconstruction error of autoencoder and tokenizer')
     parser.add_argument('--library', type=Path, help='motion library with held-out performances')
     parser.add_argument('--split', choices=('val', 'test'), default='test')
+    parser.add_argument('--camera-path', type=float, metavar='MINUTES',
+                        help='run the node on a camera for so long: rate, CPU, latency, memory')
     parser.add_argument('--json', action='store_true', help='print JSON alone')
     parser.add_argument('--picture', type=Path, help='write a sheet of scenes and paths (PNG)')
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
+    from egomotion_ros.evaluation import figures, speed
     from egomotion_ros.evaluation.motions import evaluate_reconstruction, evaluate_robot
     from egomotion_ros.evaluation.scenes import evaluate_scenes, held_out_questions
+    from egomotion_ros.evaluation.table import format_rows
     from egomotion_ros.pipeline import EgoMotionPipeline
     from egomotion_ros.retarget.retargeter import Retargeter
-    if (args.checkpoints is None) != (args.library is None):
-        raise ValueError('--checkpoints and --library go together')
-    pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend)
-    report: dict[str, Any] = {'bundle': pipeline.bundle.hash, 'action': args.action}
+    _check(args)
+    rows: list[Any] = []
+    details: dict[str, Any] = {}
+    pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
     try:
         questions = held_out_questions(args.scenes, args.action)
-        report['goals'], motions = evaluate_scenes(pipeline, questions)
-        report['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
-                                         pipeline.scale)
+        details['goals'], motions = evaluate_scenes(pipeline, questions)
+        rows += figures.goal_rows(details['goals'], args.action)
+        details['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
+                                          pipeline.scale)
     finally:
         pipeline.close()
     if args.checkpoints is not None:
-        report['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
-                                                           args.split)
+        details['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
+                                                            args.split)
+    rows += figures.reconstruction_rows(details.get('reconstruction'),
+                                        'needs --checkpoints and --library')
+    rows += figures.robot_rows(details['robot'])
+    details['speed'] = speed.measure(pipeline.bundle, args.backend, args.threads)
+    rows += figures.speed_rows(details['speed'])
+    if args.camera_path is not None:
+        from egomotion_ros.evaluation import camera_path
+        details['camera path'] = camera_path.measure(args.bundle or '', args.camera_path,
+                                                     robot=args.robot)
+    rows += figures.camera_rows(details.get('camera path'), 'needs --camera-path MINUTES')
     if args.picture is not None:
         from egomotion_ros.evaluation.sheet import draw_sheet
         draw_sheet(questions, motions, args.picture)
-    print(json.dumps(report, indent=2) if args.json else _table(report))
+    report = {'bundle': pipeline.bundle.hash, 'rows': [row.as_dict() for row in rows],
+              'details': details}
+    print(json.dumps(report, indent=2) if args.json else
+          f'bundle {pipeline.bundle.hash[:12]}\n\n{format_rows(rows)}')
     return 0
 
 
-def _table(report: dict[str, Any]) -> str:
-    lines = [f'bundle {report["bundle"][:12]}, {report["action"]}', '']
-    for name, figures in report['goals'].items():
-        if isinstance(figures, dict):
-            low, high = figures['interval']
-            lines.append(f'{name:32} {figures["reached"]:6.1%}  [{low:.1%}, {high:.1%}]  '
-                         f'median {figures["median_distance_m"]:.2f} m '
-                         f'{figures["median_angle_deg"]:.0f} deg  ({figures["count"]} scenes)')
-        else:
-            lines.append(f'{name:32} {figures:6.1%}')
-    for section in ('robot', 'reconstruction'):
-        if section in report:
-            lines.append('')
-            for name, value in report[section].items():
-                shown = f'{value:.3g}' if isinstance(value, float) else value
-                lines.append(f'{name:32} {shown}')
-    return '\n'.join(lines)
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError before hours are spent, not after."""
+    if (args.checkpoints is None) != (args.library is None):
+        raise ValueError('--checkpoints and --library go together')
+    if args.scenes < 1 or args.retargeted < 1:
+        raise ValueError('--scenes and --retargeted must be at least 1, got '
+                         f'{args.scenes} and {args.retargeted}')
+    if args.camera_path is None:
+        return
+    if not 0 < args.camera_path <= 600:
+        raise ValueError(f'--camera-path {args.camera_path}: expected 0 to 600 minutes')
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f'--camera-path needs ROS 2: {error}') from error

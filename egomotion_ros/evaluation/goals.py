@@ -49,6 +49,11 @@ class GoalScore:
         """Whether the motion ends standing."""
         return self.speed < STILL
 
+    @property
+    def settled(self) -> bool:
+        """Whether the goal is reached and the motion ends standing."""
+        return self.reached and self.at_rest
+
 
 def tolerances(action: str, goal: np.ndarray) -> tuple[float, float]:
     """
@@ -138,13 +143,16 @@ def best_constant(goals: np.ndarray, action: str = 'walk_to',
     tried = goals if candidates is None else np.asarray(candidates, float).reshape(-1, 3)
     if not len(goals) or not len(tried):
         raise ValueError('best_constant needs at least one goal and one candidate')
-    limits = np.array([tolerances(action, goal) for goal in goals])
-    rates = []
-    for pose in tried:
-        near = np.hypot(*(goals[:, :2] - pose[:2]).T) <= limits[:, 0]
-        rates.append((near & (np.abs(wrap_angle(goals[:, 2] - pose[2])) <= limits[:, 1])).mean())
+    rates = [reached_by(pose, goals, action).mean() for pose in tried]
     best = int(np.argmax(rates))
     return tried[best].copy(), float(rates[best])
+
+
+def reached_by(pose: np.ndarray, goals: np.ndarray, action: str) -> np.ndarray:
+    """Which of ``goals`` (N, 3) a motion reaches that ends at ``pose`` (3,): (N,) bool."""
+    limits = np.array([tolerances(action, goal) for goal in goals])
+    near = np.hypot(*(goals[:, :2] - pose[:2]).T) <= limits[:, 0]
+    return near & (np.abs(wrap_angle(goals[:, 2] - pose[2])) <= limits[:, 1])
 
 
 def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0,
@@ -173,15 +181,25 @@ def bootstrap_interval(values: np.ndarray, groups: np.ndarray | None = None, see
 
 
 def summarise(scores: list[GoalScore], groups: np.ndarray | None = None) -> dict[str, object]:
-    """Rate of reached goals with its 95 % interval, medians of the errors, share at rest."""
+    """
+    Shares of reached goals, of motions at rest and of both, with 95 % intervals; median errors.
+
+    ``settled`` is the share that reaches the goal and ends standing.
+    """
     if not scores:
         raise ValueError('no scores to summarise')
-    reached = np.array([s.reached for s in scores], float)
-    return {
-        'count': len(scores),
-        'reached': float(reached.mean()),
-        'interval': bootstrap_interval(reached, groups),
+    figures: dict[str, object] = {'count': len(scores)}
+    for name in ('reached', 'at_rest', 'settled'):
+        figures |= share([getattr(score, name) for score in scores], name, groups)
+    return figures | {
         'median_distance_m': float(np.median([s.distance for s in scores])),
         'median_angle_deg': float(np.degrees(np.median([s.angle for s in scores]))),
-        'at_rest': float(np.mean([s.at_rest for s in scores])),
     }
+
+
+def share(hits: list[bool] | np.ndarray, name: str = 'reached',
+          groups: np.ndarray | None = None) -> dict[str, object]:
+    """Count, mean of ``hits`` under ``name``, and its 95 % interval under ``name_interval``."""
+    values = np.asarray(hits, float)
+    return {'count': len(values), name: float(values.mean()),
+            f'{name}_interval': bootstrap_interval(values, groups)}

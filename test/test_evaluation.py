@@ -1,0 +1,120 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The figures table: every figure is in it, goals are compared as stated, absence is said."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from egomotion_ros.cli import main
+from egomotion_ros.data.scenes import OBJECT_COLUMNS, SEPARATION
+from egomotion_ros.evaluation import figures
+from egomotion_ros.evaluation.goals import reached_by, share
+from egomotion_ros.evaluation.scenes import altered, constant_pose, held_out_questions
+from egomotion_ros.evaluation.table import Goal, Row, format_rows
+
+CAMERA_REPORT = {
+    'idle': {'cpu_percent': 0.5, 'frames_per_second': 0.0},
+    'camera_path': {'cpu_percent': 26.0, 'frames_per_second': 30.0},
+    'soak': {'frames_per_second': 29.9, 'latency_p50_ms': 300, 'latency_p95_ms': 800,
+             'memory_half_mb': 344.0, 'memory_last_mb': 344.5, 'minutes': 10.0, 'plans': 300}}
+
+
+@pytest.fixture(scope='module')
+def questions() -> list:
+    return held_out_questions(6)
+
+
+@pytest.mark.parametrize(('kind', 'value', 'met'), [
+    ('at least', 0.45, True), ('at least', 0.449, False), ('at most', 40.0, True),
+    ('at most', 40.1, False), ('below', 0.25, False), ('below', 0.249, True),
+    ('at most', math.nan, False), ('at least', math.nan, False)])
+def test_goals_are_compared_as_stated(kind, value, met):
+    bound = {'at least': 0.45, 'at most': 40.0, 'below': 0.25}[kind]
+    assert Row('s', 'f', value, goal=Goal(kind, bound)).met is met
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed():
+    rows = figures.camera_rows(None, 'needs a camera')
+    assert len(rows) == len(figures.CAMERA_FIGURES)
+    assert all(row.met is None and row.value is None and row.note for row in rows)
+    assert 'needs a camera' in format_rows(rows)
+    with pytest.raises(ValueError, match='at least'):
+        Goal('about', 1.0)
+
+
+def test_the_camera_path_gives_its_rows():
+    rows = {row.figure: row for row in figures.camera_rows(CAMERA_REPORT)}
+    assert rows['newest image to motion published, p50'].met
+    assert rows['newest image to motion published, p95'].met is False
+    assert rows['CPU of the camera path'].value == pytest.approx(0.26)
+    assert rows['CPU of the camera path'].met is False
+    assert rows['CPU when idle'].met
+    assert rows['memory, growth over the second half'].value == pytest.approx(0.5)
+    json.dumps([row.as_dict() for row in rows.values()], allow_nan=False)
+
+
+def test_reconstruction_rows_keep_the_two_models_apart():
+    rows = {row.figure: row for row in figures.reconstruction_rows({
+        'performances': 3, 'windows': 7, 'autoencoder': {'mpjpe_mm': 22.0, 'drift_m': 0.1},
+        'tokenizer': {'mpjpe_mm': 61.0, 'drift_m': 0.3}})}
+    assert [(row.value, row.met) for row in rows.values()] == [
+        (22.0, True), (61.0, False), (0.1, None), (0.3, None)]
+
+
+def test_ratios_stand_against_at_least_one_reached_scene():
+    told, none = (share(hits) | share(hits, 'at_rest') | {
+        'median_distance_m': 0.2, 'median_angle_deg': 3.0} for hits in ([1, 1, 1, 0], [0] * 4))
+    rows = {row.figure: row for row in figures.goal_rows({
+        'told': told, 'image blanked': none, 'instruction shuffled': told,
+        'scored against another object': none, 'best constant motion': none}, 'walk_to')}
+    assert rows['reached, against the image blanked'].value == pytest.approx(3.0)
+    assert rows['reached, against instructions shuffled'].value == pytest.approx(1.0)
+    assert rows['reached, against instructions shuffled'].met is False
+    assert rows['goal reached'].met and rows['goal reached'].interval[0] < 0.75
+
+
+def test_held_out_scenes_are_as_the_protocol_says(questions):
+    column = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
+    for question in questions:
+        table = question.objects[question.objects[:, column['valid']] > 0]
+        target, others = table[0], table[1:]
+        assert 3 <= len(table) <= 6 and 1.2 <= target[column['distance']] <= 4.5
+        assert (others[:, column['colour']] == target[column['colour']]).any()
+        assert (others[:, column['shape']] == target[column['shape']]).any()
+        places = np.array([item.position[:2] for item in question.scene.objects])
+        apart = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(len(places))
+        assert apart.min() >= SEPARATION
+        stop = target[column['distance']] - target[column['radius']] - 0.6
+        assert np.hypot(*question.goal[:2]) == pytest.approx(max(stop, 0.0), abs=1e-5)
+        assert question.instruction != question.known
+        assert question.instruction.split('the ')[-1].split()[0] in question.known
+
+
+def test_modes_change_only_what_they_name(questions):
+    blank, mixed = altered(questions, 'image blanked'), altered(questions, 'instruction shuffled')
+    for told, one, other in zip(questions, blank, mixed, strict=True):
+        assert np.ptp(one.image) == 0 and one.instruction == told.instruction
+        assert other.image is told.image and other.goal is told.goal
+    assert sorted(q.instruction for q in mixed) == sorted(q.instruction for q in questions)
+    with pytest.raises(ValueError, match='mode'):
+        altered(questions, 'upside down')
+
+
+def test_the_best_constant_is_chosen_on_training_scenes(questions):
+    pose = constant_pose('walk_to', 60)
+    assert 0.3 < pose[0] < 3.5 and abs(pose[1]) < 1.5
+    goals = np.array([pose, pose + [0.49, 0, 0], pose + [0, 0, np.radians(21)]])
+    assert reached_by(pose, goals, 'walk_to').tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (['--checkpoints', 'x'], 'go together'), (['--scenes', '0'], 'at least 1'),
+    (['--camera-path', '-1'], 'minutes')])
+def test_bad_arguments_are_refused_before_anything_is_run(options, message, capsys):
+    assert main(['evaluate', *options]) == 1
+    assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, save_model
 from egomotion_ros.models.tokenizer import MotionTokenizer
-from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.motions import (
     MotionCorpus,
     aligned_error,
@@ -30,7 +30,8 @@ def train_autoencoder(config_path: Path, library_dir: Path, out: Path,
     """Train the VAE on the library's train split and the episodes' motion bank."""
     model, corpus = _train('autoencoder', config_path, library_dir, out, episodes_dir)
     standardise(model, corpus)
-    save_model(model, 'autoencoder', Path(out))
+    if processes().is_main_process:
+        save_model(model, 'autoencoder', Path(out))
     return model
 
 

@@ -27,7 +27,7 @@ from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
 from egomotion_ros.types import PLAN_WINDOWS
 
@@ -172,7 +172,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
         decoded = np.random.default_rng(0).random(len(rows)) < share
         decoded |= episodes.bank.under_way()[episodes.motion[rows]]
-        states, mask = collect_states(reasoner, source, rows, store, decoded)
+        with processes().main_process_first():
+            states, mask = collect_states(reasoner, source, rows, store, decoded)
         return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
 
     episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')

@@ -5,21 +5,28 @@ One training loop for every stage.
 
 Randomness of a step depends on (seed, step, process) only, never on what ran before, so that a
 resumed run goes on exactly as the uninterrupted one would have.
+
+Under ``torchrun`` (or ``accelerate launch``) every process draws its own samples, gradients are
+averaged, and all processes hold the same weights after every step; the first one writes.  The
+folder of checkpoints must be one that all processes share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import timedelta
 import math
 from pathlib import Path
 import time
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 import yaml
@@ -70,14 +77,26 @@ def read_config(path: Path, kind: str) -> tuple[dict[str, Any], TrainingConfig, 
             text.get('data', {}))
 
 
+def processes() -> PartialState:
+    """
+    Give the processes of this run (one without ``torchrun``).
+
+    ``processes().main_process_first()`` is for files that one process makes and all read.
+    """
+    # The first process may take hours over such a file while the others wait.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=24))
+
+
 def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: Path,
           validate: Validate | None = None) -> nn.Module:
     """
     Train ``model`` for ``config.steps`` steps and write checkpoints to ``out``.
 
-    Resumes from ``out`` when it holds an unfinished run.  With ``config.ema`` > 0 the weights
+    Resumes from ``out`` when it holds an unfinished run; ValueError when it holds another one for
+    other processes, or a loss is not finite.  With ``config.ema`` > 0 the weights
     that are saved, validated and returned are their exponential moving average.
     """
+    processes()
     accelerator = Accelerator(cpu=not torch.cuda.is_available(),
                               mixed_precision=config.precision)
     out = Path(out)
@@ -85,7 +104,11 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
                                   lr=config.learning_rate)
     shadow = {k: v.detach().clone() for k, v in model.state_dict().items()}
     step = _resume(out, model, optimizer, shadow) if (out / 'training.safetensors').exists() else 0
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    # Not wrapped for distributed training: losses call a model several times a step and leave
+    # parts of it out, which plain averaging of the gradients allows and the wrapper does not.
+    wrapped = accelerator.prepare_model(model, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    _start_together(accelerator, model, shadow, step)
     writer = SummaryWriter(str(out / 'tensorboard')) if accelerator.is_main_process else None
     bar = tqdm(total=config.steps, initial=step, desc=kind, unit='step',
                disable=not accelerator.is_main_process, mininterval=5.0)
@@ -101,9 +124,11 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
         if not torch.isfinite(value):
             raise ValueError(f'{kind}: loss is {value.item()} at step {step}')
         accelerator.backward(value)
+        _average_gradients(accelerator, model)
         accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad()
+        _share_buffers(accelerator, model)
         step += 1
         # Early on the average follows closely, or it would drag the first weights along.
         _average(shadow, model, min(config.ema, (1 + step) / (10 + step)))
@@ -129,6 +154,46 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     bar.close()
     model.load_state_dict(shadow)
     return model.eval()
+
+
+@torch.no_grad()
+def _start_together(accelerator: Accelerator, model: nn.Module, shadow: dict[str, Tensor],
+                    step: int) -> None:
+    """Check that all processes stand at the same step; give them the first one's weights."""
+    if accelerator.num_processes == 1:
+        return
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(f'the processes found checkpoints of different steps {steps}: --out '
+                         'must be a folder that all of them share')
+    for tensors in (model.state_dict(), shadow):
+        for value in tensors.values():
+            value.copy_(broadcast(value))
+
+
+@torch.no_grad()
+def _average_gradients(accelerator: Accelerator, model: nn.Module) -> None:
+    """Replace gradients by their mean over all processes; what no process used stays without."""
+    if accelerator.num_processes == 1:
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32,
+                        device=accelerator.device)
+    used = accelerator.reduce(used, 'sum').tolist()
+    parameters = [p for p, count in zip(parameters, used, strict=True) if count]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    mean = accelerator.reduce(parameters_to_vector(gradients), 'mean')
+    vector_to_parameters(mean, gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+@torch.no_grad()
+def _share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give all processes the first one's buffers (codebooks are moving averages)."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer))
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:

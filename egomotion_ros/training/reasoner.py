@@ -25,7 +25,7 @@ from egomotion_ros.models.grounding import Grounding
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.loop import processes, read_config, train
 
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
@@ -201,8 +201,12 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         model.vlm.set_attn_implementation('eager')
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    text = train_text(model.config.text_vocabulary, model.config.text_tokens)
-    text.save(out / 'text.json')
+    with processes().main_process_first():
+        if processes().is_main_process:
+            text = train_text(model.config.text_vocabulary, model.config.text_tokens)
+            text.save(out / 'text.json')
+        else:
+            text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
     tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
     patches = int(round(model.vlm.config.image_tokens ** 0.5))
 

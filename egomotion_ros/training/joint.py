@@ -1,0 +1,236 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The paper's claim, put to the test: reasoner and generator trained together or decoupled.
+
+EgoMotion (arXiv 2604.19105) trains the two stages apart because, it says, their gradients
+conflict when the generator's loss flows into the reasoner.  Here both arms see the same batches
+in the same order for the same number of steps from the same weights; the one difference is
+whether the states handed to the generator carry a gradient (``joint``) or not (``decoupled``).
+The cosine between the two losses' gradients on the weights they share is logged in both arms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+import torch.nn.functional as F
+
+from egomotion_ros.body.features import feature_positions
+from egomotion_ros.body.skeleton import FOOT_HEIGHTS, FOOT_JOINTS
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.models.autoencoder import MotionAutoencoder
+from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
+from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+from egomotion_ros.retarget.quality import foot_slide
+from egomotion_ros.training.generator import bank_latents, end_pose, flow_loss, goal_share
+from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.reasoner import (
+    ReasonerBatches,
+    encode_bank,
+    grounding_loss,
+    reasoner_pass,
+    train_text,
+    validate_reasoner,
+)
+from egomotion_ros.types import FPS, PLAN_WINDOWS
+
+ARMS = ('decoupled', 'joint')
+#: Steps between two measurements of the gradients' cosine.
+COSINE_EVERY = 25
+#: Held-out episodes of a validation.
+HELD_OUT = 300
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Sizes of both stages."""
+
+    reasoner: ReasonerConfig
+    generator: GeneratorConfig
+
+
+class Pair(nn.Module):
+    """Reasoner and generator in one module, so that one optimiser steps both."""
+
+    def __init__(self, reasoner: Reasoner, generator: MotionGenerator) -> None:
+        super().__init__()
+        self.reasoner, self.generator = reasoner, generator
+        self.config = PairConfig(reasoner.config, generator.config)
+
+    def shared(self) -> list[nn.Parameter]:
+        """Weights both losses can reach: the reasoner without its heads."""
+        return [p for name, p in self.reasoner.named_parameters()
+                if not name.startswith(('base_head', 'residual_head', 'grounding'))]
+
+
+def gradient_cosine(first: Tensor, second: Tensor, weights: list[nn.Parameter]
+                    ) -> tuple[float, float]:
+    """
+    Cosine of two losses' gradients on ``weights``, and the ratio of their norms, second to first.
+
+    The graph of both losses is kept.  Weights a loss does not reach count as zero.
+    """
+    flat = []
+    for loss in (first, second):
+        parts = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        flat.append(torch.cat([(torch.zeros_like(w) if g is None else g).float().flatten()
+                               for g, w in zip(parts, weights, strict=True)]))
+    norms = [part.norm().clamp_min(1e-12) for part in flat]
+    return ((flat[0] @ flat[1]) / (norms[0] * norms[1])).item(), (norms[1] / norms[0]).item()
+
+
+def pair_loss(pair: Pair, autoencoder: MotionAutoencoder | None, batch: dict[str, Tensor],
+              latents: Tensor, truth: Tensor, rng: np.random.Generator, arm: str,
+              patches: int, drop: float, path_weight: float, measure: bool
+              ) -> tuple[Tensor, dict[str, float]]:
+    """
+    Both stages' losses on one batch, summed.
+
+    ``latents`` (B, 19, C) and ``truth`` (B, 152, 140) belong to the batch's episodes.  With
+    ``measure`` the figures hold ``cosine`` and ``norm_ratio`` of the two gradients on the shared
+    weights, whether or not the arm lets the second one act.
+    """
+    if arm not in ARMS:
+        raise ValueError(f'arm {arm!r}: expected one of {", ".join(ARMS)}')
+    result = reasoner_pass(pair.reasoner, batch)
+    reason, figures = grounding_loss(result.grounding, batch, patches)
+    base = F.cross_entropy(result.base.float().flatten(0, 1), batch['codes'][..., 0].flatten())
+    residual = F.cross_entropy(result.residual.float().flatten(0, 2),
+                               batch['codes'][..., 1:].flatten())
+    reason = reason + base + 0.3 * residual
+    figures |= {'base': base.item()}
+
+    def flow(states: Tensor) -> tuple[Tensor, dict[str, float]]:
+        still = torch.zeros(len(latents), dtype=torch.bool)
+        return flow_loss(pair.generator, autoencoder, latents, truth, states.float(),
+                         result.mask, rng, drop, still, path_weight)
+
+    joint = arm == 'joint'
+    if measure:
+        # The same draws for both passes: only the path of the gradient may differ.
+        kept, torch_state = rng.bit_generator.state, torch.get_rng_state()
+        probe = flow(result.states)[0]
+        figures['cosine'], figures['norm_ratio'] = gradient_cosine(reason, probe, pair.shared())
+        rng.bit_generator.state = kept
+        torch.set_rng_state(torch_state)
+    moved, more = flow(result.states if joint else result.states.detach())
+    return reason + moved, figures | more
+
+
+def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, tokenizer_dir: Path,
+               autoencoder_dir: Path, val_dir: Path, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """
+    Train one arm with one seed; returns ``{'train': rows, 'val': rows}``, each with its step.
+
+    The configuration has the sections of the reasoner's and, below ``model.generator``, those of
+    the generator.  Checkpoints and curves go to ``out``; an unfinished run goes on (its rows
+    start at the step it goes on from).
+    """
+    settings, config, data = read_config(config_path, 'pair')
+    sizes = dict(settings)
+    generator_sizes = sizes.pop('generator', {})
+    config = type(config)(**{**config.__dict__, 'seed': seed})
+    torch.manual_seed(seed)
+    tokenizer = load_model(tokenizer_dir, 'tokenizer').requires_grad_(False)
+    autoencoder: MotionAutoencoder = load_model(autoencoder_dir,
+                                                'autoencoder').requires_grad_(False)
+    reasoner: Reasoner = build('reasoner', sizes)
+    reasoner.vlm.set_attn_implementation('eager')
+    generator = build('generator', {**generator_sizes, 'channels': autoencoder.config.channels,
+                                    'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
+    pair = Pair(reasoner, generator)
+    text = train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens)
+    patches = int(round(reasoner.vlm.config.image_tokens ** 0.5))
+
+    def open_set(folder: Path) -> tuple[ReasonerBatches, np.ndarray, Tensor]:
+        episodes = EpisodeSet.open(folder)
+        if episodes.bank is None:
+            raise ValueError(f'{folder}: episodes without motions cannot train a generator')
+        moving = episodes.bank.under_way()[episodes.motion]
+        source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
+                                 patches)
+        source.scenes = np.setdiff1d(source.scenes, episodes.scene[moving])
+        return source, episodes.bank.features, bank_latents(autoencoder, episodes.bank.features)
+
+    source, features, latents = open_set(episodes_dir)
+    held = open_set(val_dir)
+    questions, drop = int(data.get('questions', 4)), float(data.get('drop', 0.12))
+    path_weight = float(data.get('path_weight', 2.0))
+    rows: dict[str, list[dict[str, Any]]] = {'train': [], 'val': []}
+
+    def loss(network: nn.Module, rng: np.random.Generator, step: int
+             ) -> tuple[Tensor, dict[str, float]]:
+        batch = source.sample(rng, config.batch, questions)
+        index = batch['motion'].numpy()
+        truth = torch.from_numpy(np.asarray(features[index], np.float32))
+        measure = step % COSINE_EVERY == 0
+        value, figures = pair_loss(network, autoencoder, batch, latents[index], truth, rng, arm,
+                                   patches, drop, path_weight, measure)
+        if measure:
+            rows['train'].append({'step': step, **figures})
+        return value, figures
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        figures = validate_pair(network, autoencoder, held[0], questions)
+        done = rows['val'][-1]['step'] if rows['val'] else 0
+        rows['val'].append({'step': done + config.validate_every, **figures})
+        return figures
+
+    train(pair, 'pair', config, loss, Path(out), validate)
+    return rows
+
+
+def validate_pair(pair: Pair, autoencoder: MotionAutoencoder, source: ReasonerBatches,
+                  questions: int) -> dict[str, float]:
+    """
+    What a pair does on held-out scenes, from its own decoded codes, without guidance.
+
+    ``within``/``metres``: walks that end at their goal, and how far off; ``swapped_within`` with
+    another episode's states; ``slide`` (UniEgoMotion, mm a frame) and ``jerk`` (m/s^3, 22 joints)
+    of the motions; the reasoner's own figures beside.
+    """
+    figures = validate_reasoner(pair.reasoner, source, questions)
+    episodes = source.episodes
+    scenes = set(source.scenes.tolist())
+    chosen = [n for n in range(len(episodes)) if int(episodes.scene[n]) in scenes][:HELD_OUT]
+    index = np.array(chosen)
+    noise = torch.randn(len(index), PLAN_WINDOWS, pair.generator.config.channels,
+                        generator=torch.Generator().manual_seed(0))
+    parts = []
+    for start in range(0, len(index), 100):
+        part = index[start:start + 100]
+        batch = source.batch(episodes.scene[part], part)
+        parts.append(pair.reasoner.generate(batch['pixels'], batch['ids'], batch['mask'],
+                                            batch['camera'])[2])
+    states = torch.cat([part.states for part in parts]).float()
+    mask = torch.cat([part.mask for part in parts])
+    goal = torch.from_numpy(np.asarray(episodes.goal[index], np.float32))
+    action = torch.from_numpy(episodes.action[index].astype(np.int64))
+    for name, order in (('', np.arange(len(index))), ('swapped_', np.roll(np.arange(len(index)),
+                                                                          7))):
+        answer = pair.generator.sample(noise, states[order], mask[order],
+                                       torch.zeros_like(noise), torch.zeros(noise.shape[:2]),
+                                       guidance=1.0)
+        motion = autoencoder.decode(answer)
+        share, away = goal_share(end_pose(motion), goal, action)
+        figures |= {f'{name}within': share, f'{name}metres': away}
+        if not name:
+            figures |= motion_figures(motion)
+    return figures
+
+
+def motion_figures(features: Tensor) -> dict[str, float]:
+    """Mean foot slide (mm a frame) and jerk (m/s^3) of features (B, T, 140)."""
+    places = feature_positions(features)
+    jerk = places.diff(n=3, dim=1).norm(dim=-1).mean().item() * FPS ** 3
+    feet = places[:, :, list(FOOT_JOINTS)].numpy()
+    heights = feet[..., 2] - np.array(FOOT_HEIGHTS)
+    slide = np.mean([foot_slide(a, b) for a, b in zip(feet, heights, strict=True)])
+    return {'slide': float(slide), 'jerk': jerk}

@@ -18,6 +18,7 @@ VERBS = {
     'data': 'import motion capture, make simulated egocentric episodes',
     'train': 'train tokenizer, autoencoder, reasoner, generator, or all of them',
     'evaluate': 'score a bundle on held-out scenes and performances',
+    'metrics': 'measure the motion of a bundle by published protocols and against recordings',
     'export': 'turn checkpoints into a bundle of ONNX graphs',
     'verify': 'build, check parity and time a backend on this machine',
     'bench': 'time the parts of a bundle',

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -19,12 +20,14 @@ from tqdm import tqdm
 from egomotion_ros.body.features import features_to_motion, motion_to_features
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.evaluation import hml3d, uniegomotion
-from egomotion_ros.evaluation.evaluator import EVALUATED, Evaluator
+from egomotion_ros.evaluation.captions import EVALUATED, EpisodeTexts
 from egomotion_ros.evaluation.physics import mean_of
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.training.evaluator import EpisodeTexts
 from egomotion_ros.types import CameraPose, HumanMotion, Observation
+
+if TYPE_CHECKING:
+    from egomotion_ros.evaluation.evaluator import Evaluator
 
 #: Which FID a table shows; they differ by orders of magnitude and never compare.
 RAW, NORMALISED = 'raw embeddings', 'L2-normalised embeddings'

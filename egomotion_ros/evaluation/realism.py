@@ -204,17 +204,17 @@ def compare(made: list[Window], real: list[Window], seed: int = 0) -> dict[str, 
     Ratios of generated to recorded windows, by cell, by action and over all matched cells.
 
     Each ratio comes with its bootstrap 95 % interval and both means; ``matched`` is the share of
-    generated windows whose cell the recordings hold at least LEAST times.  ValueError when no
-    cell matches.
+    generated windows whose cell the recordings hold at least LEAST times; without any there are
+    no groups.  ValueError when there is nothing to compare.
     """
+    if not made or not real:
+        raise ValueError('expected windows of generated and of recorded motion: a motion must '
+                         f'have at least {WINDOW} frames')
     names = sorted({w.cell for w in made})
     enough = {name: sum(w.cell == name for w in real) for name in names}
     cells = [name for name in names if enough[name] >= LEAST]
-    if not cells:
-        raise ValueError('no window of the generated motion has a recorded one of its action and '
-                         'speed band to compare with')
     kept = [w for w in made if w.cell in cells]
-    groups: dict[str, list[str]] = {'all': cells}
+    groups: dict[str, list[str]] = {'all': cells} if cells else {}
     for action in sorted({name.split()[0] for name in cells}):
         groups[action] = [name for name in cells if name.split()[0] == action]
     groups |= {name: [name] for name in cells if name.startswith('walk')}

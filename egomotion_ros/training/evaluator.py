@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from egomotion_ros.body.edits import mirror
 from egomotion_ros.body.features import motion_to_features
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.library import MotionLibrary
-from egomotion_ros.evaluation.evaluator import EVALUATED, Evaluator, caption, meaning
+from egomotion_ros.evaluation.captions import EpisodeTexts
+from egomotion_ros.evaluation.evaluator import Evaluator
 from egomotion_ros.evaluation.hml3d import GROUP, TOP, matching_distance, r_precision
 from egomotion_ros.models.checkpoints import build
 from egomotion_ros.models.evaluator import MotionEvaluator
@@ -30,39 +30,6 @@ from egomotion_ros.training.motions import CROP
 
 #: Held-out episodes that are ranked in validation, and captions the tokenizer is learned from.
 RANKED, READ = 512, 20_000
-
-
-class EpisodeTexts:
-    """Captions, meanings and motions of an episode set's episodes that have a motion."""
-
-    def __init__(self, episodes: EpisodeSet) -> None:
-        if episodes.bank is None or not (episodes.motion >= 0).any():
-            raise ValueError(f'{episodes.folder}: no episode has a motion')
-        self.set = episodes
-        self.index = np.flatnonzero(episodes.motion >= 0)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def _action(self, n: int) -> str:
-        return ACTIONS[int(self.set.action[self.index[n]])]
-
-    def text(self, n: int) -> str:
-        """Caption of the n-th of these episodes."""
-        episode = int(self.index[n])
-        return caption(self.set.instruction(episode), self._action(n), self.set.goal[episode])
-
-    def meaning(self, n: int) -> tuple[str | float, ...]:
-        """Key of what it means."""
-        episode = int(self.index[n])
-        parameter = float(self.set.bank.parameter[int(self.set.motion[episode])])
-        return meaning(self._action(n), self.set.goal[episode], parameter)
-
-    def features(self, rows: np.ndarray) -> np.ndarray:
-        """Motion features (N, 144, 140) float32."""
-        motions = self.set.motion[self.index[rows]]
-        return np.stack([np.asarray(self.set.bank.features[int(m), :EVALUATED], np.float32)
-                         for m in motions])
 
 
 class LibraryTexts:

@@ -1,0 +1,142 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""All metrics of a bundle in one plain dictionary: what ``egomotion metrics`` prints and draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.library import MotionLibrary
+from egomotion_ros.evaluation import hml3d, leaks, realism
+from egomotion_ros.evaluation.physics import at_scale, human_physics, mean_of, robot_physics
+from egomotion_ros.evaluation.protocols import (
+    Asked,
+    answers,
+    autoencoder_frechet,
+    draw,
+    egocentric,
+    reconstructed,
+    text_to_motion,
+)
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.retarget.retargeter import Retargeter
+from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.types import HumanMotion
+
+if TYPE_CHECKING:
+    from egomotion_ros.evaluation.evaluator import Evaluator
+
+#: Samples of a text whose diversity is stated without an evaluator.
+FEW = 5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is measured: the defaults are those of the protocols."""
+
+    plans: int = 256
+    texts: int = hml3d.TEXTS
+    samples: int = hml3d.SAMPLES
+    replications: int = hml3d.REPLICATIONS
+    retargeted: int = 40
+
+
+def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrary,
+            episodes: EpisodeSet, train_texts: list[str] | None = None,
+            evaluator: Evaluator | None = None, counts: Counts | None = None,
+            seed: int = 0) -> dict[str, object]:
+    """
+    Measure a bundle on held-out episodes and against held-out recordings.
+
+    ``runtime`` is the one ``pipeline`` works on (its autoencoder gives the features of the
+    Frechet distance); ``train_texts`` instructions of training for the leak audit; without an
+    ``evaluator`` the figures that need embeddings are left out.
+    """
+    counts = Counts() if counts is None else counts
+    asked = draw(episodes, counts.plans, seed)
+    made = [row[0] for row in answers(pipeline, asked, asked.rows, 1, 'answers')]
+    few = asked.rows[:counts.texts]
+    samples = counts.samples if evaluator is not None else min(FEW, counts.samples)
+    repeated = answers(pipeline, asked, few, samples, 'samples of one instruction')
+    retargeter = Retargeter(pipeline.robot)
+    robot, robots = robot_physics(retargeter, made[:counts.retargeted])
+    takes = realism.held_out_takes(library)
+    out: dict[str, object] = {
+        'bundle': pipeline.bundle.hash, 'episodes': len(made),
+        'leaks': _leaks(library, train_texts, [episodes.instruction(int(asked.episodes.index[n]))
+                                               for n in asked.rows])}
+    if evaluator is not None:
+        out['HumanML3D protocol'] = text_to_motion(
+            evaluator, asked, [[m] for m in made], repeated, counts.replications)
+    out['UniEgoMotion protocol'] = egocentric(evaluator, asked, made)
+    out['physics'] = {
+        'generated': mean_of([human_physics(m) for m in made]),
+        'recorded answers': mean_of([human_physics(m) for m in asked.recorded()]),
+        'held-out recordings': mean_of([human_physics(m) for _, m in takes])}
+    out['robot'] = robot
+    out['diversity'] = mean_of([realism.pose_diversity(row) for row in repeated]) | {
+        'instructions': len(repeated), 'samples': samples}
+    out['Frechet distance on autoencoder features'] = autoencoder_frechet(
+        pipeline, runtime, asked, made)
+    human = _compare_humans(pipeline, runtime, asked, made, takes)
+    joints = realism.linked_joints(pipeline.robot)
+    same = _windows([realism.human_trace(m, name, joints) for name, m in takes])
+    after = _windows([realism.robot_trace(pipeline.robot, m, str(n))
+                      for n, m in enumerate(robots)])
+    again = [(name, retargeter.retarget(at_scale(m, pipeline.scale))) for name, m in takes]
+    out['against held-out recordings'] = human | {
+        'generated, after IK': realism.compare(after, same),
+        'recordings, after IK': realism.compare(
+            _windows([realism.robot_trace(pipeline.robot, m, name) for name, m in again]), same)}
+    return out
+
+
+def _compare_humans(pipeline: EgoMotionPipeline, runtime: Runtime, asked: Asked,
+                    made: list[HumanMotion], takes: list[tuple[str, HumanMotion]]
+                    ) -> dict[str, object]:
+    """Ratios before inverse kinematics: of the answers, of what was learned, of the coding."""
+    real = _windows([realism.human_trace(m, name) for name, m in takes])
+    coded = [(name, part) for name, m in takes for part in reconstructed(pipeline, runtime, m)]
+    rows = {'generated, before IK': [(str(n), m) for n, m in enumerate(made)],
+            'recorded answers (synthesised)': [(str(n), m) for n, m in
+                                               enumerate(asked.recorded())],
+            'recordings through the autoencoder': coded}
+    return {name: realism.compare(_windows([realism.human_trace(m, clip) for clip, m in found]),
+                                  real) for name, found in rows.items()}
+
+
+def _windows(traces: list[realism.Trace]) -> list[realism.Window]:
+    return [window for trace in traces for window in realism.windows(trace)]
+
+
+def _leaks(library: MotionLibrary, train_texts: list[str] | None, asked: list[str]
+           ) -> dict[str, object]:
+    out = leaks.library_leaks(library)
+    if train_texts is not None:
+        out['instructions'] = leaks.text_leaks(train_texts, asked)
+    return out
+
+
+def draw_ratios(report: dict[str, object], path: Path) -> None:
+    """Draw the ratios to held-out recordings with their intervals to a PNG."""
+    from matplotlib.figure import Figure
+    rows = {name: row['groups']['all'] for name, row in
+            report['against held-out recordings'].items() if row['groups']}
+    figure = Figure(figsize=(11, 3.6), layout='constrained')
+    axes = figure.subplots(1, len(realism.FIGURES), sharey=True)
+    for axis, name in zip(axes, realism.FIGURES, strict=True):
+        axis.axvspan(*realism.GOAL, color='tab:green', alpha=0.15)
+        axis.axvline(1.0, color='gray', linewidth=0.8)
+        for k, row in enumerate(rows.values()):
+            value = row[name]
+            low, high = value['interval']
+            axis.plot([low, high], [k, k], color='black')
+            axis.plot(value['ratio'], k, 'o', color='tab:blue')
+        axis.set_xscale('log')
+        axis.set_title(f'{name}: made / recorded')
+    axes[0].set_yticks(range(len(rows)), list(rows))
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)

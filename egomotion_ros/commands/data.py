@@ -1,25 +1,26 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion data``: recordings -> motion library (import), simulated episodes (episodes)."""
+"""``egomotion data``: fetch recordings, make them a motion library, write simulated episodes."""
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from importlib import import_module
 from pathlib import Path
 
-HELP = 'import motion capture, write simulated episodes'
+HELP = 'fetch and import motion capture, write and pack simulated episodes'
+
+#: Sub-verbs with a module of their own.
+_MODULES = {'cmu': 'cmu_command', 'episodes': 'episodes_command'}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    from egomotion_ros.data import episodes_command
-
     verbs = parser.add_subparsers(dest='data_verb', required=True, metavar='WHAT')
-    episodes = verbs.add_parser(
-        'episodes', help=episodes_command.HELP, description=episodes_command.HELP
-    )
-    episodes_command.configure(episodes)
+    for name, module in _MODULES.items():
+        command = import_module(f'egomotion_ros.data.{module}')
+        command.configure(verbs.add_parser(name, help=command.HELP, description=command.HELP))
     text = 'read .amc/.asf, .bvh, exponential maps and SMPL-X/AMASS .npz below a folder'
     one = verbs.add_parser('import', help=text, description=text)
     one.add_argument('folder', type=Path, metavar='DIR', help='folder with recordings')
@@ -75,11 +76,9 @@ def _rate(text: str) -> tuple[str, float]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import a folder or write episodes; exit code 1 where no file could be read."""
-    if args.data_verb == 'episodes':
-        from egomotion_ros.data import episodes_command
-
-        return episodes_command.run(args)
+    """Run a sub-verb; exit code 1 where no file could be read."""
+    if args.data_verb in _MODULES:
+        return import_module(f'egomotion_ros.data.{_MODULES[args.data_verb]}').run(args)
     from egomotion_ros.data.importer import import_folder
     from egomotion_ros.data.importer_labels import read_labels
     from egomotion_ros.data.library import MotionLibrary, save_library

@@ -16,8 +16,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--robot', default='unitree_g1')
     parser.add_argument('--backend', default='onnxruntime')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
-    parser.add_argument('--scenes', type=int, default=300, help='held-out scenes (default 300)')
+    parser.add_argument('--scenes', type=int,
+                        help='held-out scenes (default 300, with --protocol 500)')
     parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at'), default='walk_to')
+    parser.add_argument('--protocol', action='store_true',
+                        help='walks and turns, one look and two, known sentences, chance')
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
     parser.add_argument('--checkpoints', type=Path,
@@ -32,20 +35,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    from egomotion_ros.evaluation import figures, speed
+    from egomotion_ros.evaluation import figures, protocol, speed
     from egomotion_ros.evaluation.motions import evaluate_reconstruction, evaluate_robot
     from egomotion_ros.evaluation.scenes import evaluate_scenes, held_out_questions
-    from egomotion_ros.evaluation.table import format_rows
+    from egomotion_ros.evaluation.table import Row, format_rows
     from egomotion_ros.pipeline import EgoMotionPipeline
     from egomotion_ros.retarget.retargeter import Retargeter
     _check(args)
-    rows: list[Any] = []
+    rows: list[Row] = []
     details: dict[str, Any] = {}
     pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
+    actions = tuple(protocol.ONE_LOOK) if args.protocol else (args.action,)
+    scenes = args.scenes or (protocol.SCENES if args.protocol else 300)
+    answered = {}
     try:
-        questions = held_out_questions(args.scenes, args.action)
-        details['goals'], motions = evaluate_scenes(pipeline, questions)
-        rows += figures.goal_rows(details['goals'], args.action)
+        for action in actions:
+            questions = held_out_questions(scenes, action)
+            found, motions = evaluate_scenes(pipeline, questions)
+            rows += figures.goal_rows(found, action)
+            if args.protocol:
+                found |= protocol.evaluate_protocol(pipeline, questions, motions)
+                rows += protocol.protocol_rows(found, action)
+            details[action], answered[action] = found, (questions, motions)
+        questions, motions = answered[actions[0]]
         details['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
                                           pipeline.scale)
     finally:
@@ -77,9 +89,10 @@ def _check(args: argparse.Namespace) -> None:
     """Raise ValueError before hours are spent, not after."""
     if (args.checkpoints is None) != (args.library is None):
         raise ValueError('--checkpoints and --library go together')
-    if args.scenes < 1 or args.retargeted < 1:
-        raise ValueError('--scenes and --retargeted must be at least 1, got '
-                         f'{args.scenes} and {args.retargeted}')
+    for name in ('scenes', 'retargeted'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f'--{name} must be at least 1, got {value}')
     if args.camera_path is None:
         return
     if not 0 < args.camera_path <= 600:

@@ -1,0 +1,89 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The grounding protocol: the same scenes answered in every way that can tell seeing from guessing.
+
+To the modes of :mod:`egomotion_ros.evaluation.scenes` it adds sentences of training (are unseen
+ones within five points?), one more look in the middle of the way, and what chance is.  A walk must
+also end standing (slower than 0.2 m/s in the last frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from egomotion_ros.data.render import SceneRenderer
+from egomotion_ros.evaluation.closed_loop import answer_twice
+from egomotion_ros.evaluation.goals import share, summarise
+from egomotion_ros.evaluation.scenes import Question, answer, answer_all, scored
+from egomotion_ros.evaluation.table import Goal, Row, rate
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.types import HumanMotion
+
+#: Actions of the protocol, and the share of :class:`GoalScore` each is judged by.
+JUDGED_BY = {'walk_to': 'settled', 'turn_to': 'reached'}
+#: Least share of reached goals from one look, and with one more on the way.
+ONE_LOOK = {'walk_to': 0.75, 'turn_to': 0.85}
+TWO_LOOKS = {'walk_to': 0.85}
+#: How far unseen sentences may fall behind, and a blind or deaf model may stand above chance.
+POINTS = 0.05
+#: Scenes the protocol asks for.
+SCENES = 500
+
+
+def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
+                      told: list[HumanMotion]) -> dict[str, Any]:
+    """
+    Figures beside those of ``evaluate_scenes``, whose motions ``told`` are.
+
+    ``known sentences`` and, for walks, ``one more look`` as summaries; ``known less unseen``
+    the paired difference with its interval.
+    """
+    key = JUDGED_BY[questions[0].action]
+    known = [replace(question, instruction=question.known) for question in questions]
+    scores = scored(questions, answer_all(lambda q, seed: answer(pipeline, q, seed), known,
+                                          'known sentences'))
+    unseen = scored(questions, told)
+    gap = [float(getattr(a, key)) - float(getattr(b, key))
+           for a, b in zip(scores, unseen, strict=True)]
+    figures: dict[str, Any] = {'known sentences': summarise(scores),
+                               'known less unseen': share(np.array(gap), 'gap')}
+    if questions[0].action in TWO_LOOKS:
+        with SceneRenderer(pipeline.camera) as renderer:
+            twice = answer_all(lambda q, seed: answer_twice(pipeline, q, seed, renderer),
+                               questions, 'one more look')
+        figures['one more look'] = summarise(scored(questions, twice))
+    return figures
+
+
+def protocol_rows(figures: Mapping[str, Any], action: str) -> list[Row]:
+    """Rows of ``evaluate_scenes`` and :func:`evaluate_protocol` together."""
+    key = JUDGED_BY[action]
+    section = f'Grounding: {action.replace("_", " ")}'
+    if key == 'settled':
+        section += ', at rest in the end'
+    told = figures['told']
+    wrong, constant = figures['scored against another object'], figures['best constant motion']
+    chance = max(wrong[key], constant[key])
+    limit = Goal('at most', chance + POINTS)
+    gap = figures['known less unseen']
+    rows = [Row(section, 'scenes', told['count'], goal=Goal('at least', SCENES)),
+            rate(section, 'goal reached, one look', told, Goal('at least', ONE_LOOK[action]), key)]
+    if 'one more look' in figures:
+        rows.append(rate(section, 'goal reached, one more look on the way',
+                         figures['one more look'], Goal('at least', TWO_LOOKS[action]), key))
+    return [
+        *rows,
+        rate(section, 'the same scenes in sentences of training', figures['known sentences'],
+             key=key),
+        Row(section, 'sentences of training less unseen ones', gap['gap'], '%',
+            Goal('at most', POINTS), gap['gap_interval']),
+        rate(section, 'chance: scored against another object', wrong, key=key),
+        rate(section, 'chance: best constant motion', constant, key=key),
+        rate(section, 'image blanked', figures['image blanked'], limit, key),
+        rate(section, 'instruction shuffled', figures['instruction shuffled'], limit, key),
+    ]

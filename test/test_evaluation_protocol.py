@@ -1,0 +1,190 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Looking again on the way, and scores of reaching computed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fixtures_bundle import standing
+import numpy as np
+import pytest
+
+from egomotion_ros.body.edits import place
+from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.body.rotations import axis_angle_to_matrix
+from egomotion_ros.data.hands import hand_points
+from egomotion_ros.data.render import SceneRenderer
+from egomotion_ros.data.scenes import SHAPE_NAMES, SceneObject
+from egomotion_ros.evaluation.closed_loop import (
+    LATENCY,
+    answer_twice,
+    head_camera,
+    join_motions,
+    middle_of_approach,
+    seen_from,
+)
+from egomotion_ros.evaluation.goals import share
+from egomotion_ros.evaluation.protocol import protocol_rows
+from egomotion_ros.evaluation.reach import score_reach, surface_distance
+from egomotion_ros.evaluation.scenes import held_out_questions, observe
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.types import CameraPose, PlanarPose
+
+
+@pytest.fixture(scope='module')
+def pipeline() -> Iterator[EgoMotionPipeline]:
+    opened = EgoMotionPipeline.load(threads=1)
+    yield opened
+    opened.close()
+
+
+def walking(metres: float, frames: int = 91):
+    """Stand, glide ``metres`` ahead at even speed in the middle third, stand."""
+    way = np.clip((np.arange(frames) - 30) / 30, 0, 1) * metres
+    motion = standing(frames)
+    return replace(motion, root_position=motion.root_position + way[:, None] * [1, 0, 0])
+
+
+def thing(shape: str, position=(1.0, 0.5, 0.8), width=0.4, height=0.6, yaw=0.0) -> SceneObject:
+    return SceneObject(0, SHAPE_NAMES.index(shape), (1.0, 0.0, 0.0), width, height, position, yaw)
+
+
+def test_the_middle_of_the_way_is_where_half_of_it_is_done():
+    assert middle_of_approach(walking(2.0)) == 45
+    turning = standing(61)
+    angle = np.clip((np.arange(61) - 20) / 20, 0, 1)
+    turn = axis_angle_to_matrix(np.stack([0 * angle, 0 * angle, angle], axis=1))
+    turning.rotations[:, 0] = turn @ turning.rotations[:, 0]
+    assert middle_of_approach(turning) == 30
+
+
+def test_a_scene_seen_from_elsewhere_keeps_its_places():
+    question = held_out_questions(1)[0]
+    pose = PlanarPose(0.7, -0.3, 0.4)
+    moved = seen_from(question.scene, pose, question.camera)
+    for before, after in zip(question.scene.objects, moved.objects, strict=True):
+        x, y = np.array(before.position[:2]) - [pose.x, pose.y]
+        assert after.distance == pytest.approx(np.hypot(x, y))
+        assert after.bearing == pytest.approx(np.arctan2(y, x) - pose.yaw)
+        assert after.position[2] == before.position[2]
+    same = seen_from(question.scene, PlanarPose(), question.camera)
+    with SceneRenderer() as renderer:
+        np.testing.assert_array_equal(renderer.render(same), question.image)
+        # A step of 1 m to an object is a look from 1 m nearer, walls, floor and light included.
+        ahead = seen_from(question.scene, PlanarPose(1.0, 0.0, 0.0), question.camera)
+        back = seen_from(ahead, PlanarPose(-1.0, 0.0, 0.0), question.camera)
+        np.testing.assert_array_equal(renderer.render(back), question.image)
+        assert (renderer.render(ahead) != question.image).mean() > 0.2
+
+
+def test_the_camera_nods_rises_and_turns_with_the_head():
+    start = CameraPose(1.5, 0.3, 0.1)
+    motion = standing(2)
+    motion.root_position[1, 2] -= 0.2
+    motion.rotations[1, 15] = axis_angle_to_matrix(np.array([0.25, 0.0, 0.0]))
+    bent = head_camera(start, motion, 1)
+    assert bent.height == pytest.approx(1.3) and bent.yaw == pytest.approx(0.1)
+    assert bent.pitch == pytest.approx(0.55)
+    motion = standing(2)
+    motion.rotations[1, 15] = axis_angle_to_matrix(np.array([0.0, 0.25, 0.0]))
+    assert head_camera(start, motion, 1).yaw == pytest.approx(0.35)
+    # Turning the whole body turns the heading with it.
+    turned = place(standing(2), PlanarPose(1.0, 2.0, 0.8))
+    seen = head_camera(start, turned, 1)
+    assert (seen.height, seen.pitch, seen.yaw) == pytest.approx((1.5, 0.3, 0.1))
+
+
+def test_the_second_look_goes_on_from_what_is_executed(pipeline):
+    question = held_out_questions(1)[0]
+    with SceneRenderer() as renderer:
+        motion = answer_twice(pipeline, question, 0, renderer)
+    first = pipeline.generate(pipeline.reason(
+        observe(pipeline, question), 'evaluation-0', 0))
+    look = motion.frames - 150
+    windows = round(LATENCY * 30) // 8 * 8
+    np.testing.assert_allclose(motion.root_position[:look + windows] * first.scale,
+                               first.root_position[:look + windows], atol=1e-6)
+    steps = np.linalg.norm(np.diff(motion.root_position, axis=0), axis=1)
+    assert 10 < look < 130
+    # The seam is a step like the others, not a jump.
+    assert steps[look + windows - 1] < 0.03 + steps[look:look + windows - 1].max()
+
+
+def test_motions_of_different_rate_are_not_joined():
+    with pytest.raises(ValueError, match='cannot be joined'):
+        join_motions(standing(5), replace(standing(5), fps=60))
+    assert join_motions(standing(5), standing(3)).frames == 8
+
+
+@pytest.mark.parametrize(('shape', 'offset', 'distance'), [
+    ('ball', (0.5, 0.0, 0.0), 0.3), ('ball', (0.0, 0.0, 0.1), 0.1),
+    ('box', (0.5, 0.0, 0.0), 0.3), ('box', (0.0, 0.1, 0.0), 0.1), ('box', (0.5, 0.6, 0.3), 0.5),
+    ('cylinder', (0.3, 0.4, 0.0), 0.3), ('cylinder', (0.0, 0.0, 0.5), 0.2),
+    ('pillar', (0.0, 0.1, 0.0), 0.1), ('cylinder', (0.5, 0.0, 0.7), 0.5),
+    ('cone', (0.0, 0.0, 0.4), 0.1), ('cone', (0.0, 0.0, -0.5), 0.2),
+    # Half-way up the slope, along its normal (3, 1) / sqrt(10).
+    ('cone', (0.1 + 0.3 * 3 / 10 ** 0.5, 0.0, 0.3 / 10 ** 0.5), 0.3)])
+def test_distances_from_surfaces(shape, offset, distance):
+    item = thing(shape)
+    point = np.array(item.position) + offset
+    assert surface_distance(point, item) == pytest.approx(distance, abs=1e-9)
+
+
+def test_a_turned_box_is_farther_at_its_edge():
+    item = thing('box', yaw=np.pi / 4)
+    point = np.array(item.position) + [0.5, 0.0, 0.0]
+    assert surface_distance(point, item) == pytest.approx(0.5 - 0.2 * np.sqrt(2))
+
+
+@pytest.mark.parametrize(('gap', 'frames', 'reached'), [
+    (0.119, 9, True), (0.121, 9, False), (0.0, 8, False), (0.05, 40, True)])
+def test_a_reach_counts_when_the_named_hand_stays(gap, frames, reached):
+    motion = standing(60)
+    palm = hand_points(forward_kinematics(motion.root_position, motion.rotations))[0, 0]
+    # A ball whose surface is ``gap`` beyond the left palm, further away for the other frames.
+    item = thing('ball', tuple(palm + [0.0, 0.2 + gap, 0.0]))
+    motion.root_position[frames:, 0] -= 1.0
+    score = score_reach(motion, 'left', item)
+    assert score.reached is reached
+    assert not score_reach(motion, 'right', item).reached
+    assert not score_reach(motion, 'both', item).reached
+    if frames >= 9:
+        assert score.distance == pytest.approx(gap, abs=1e-6)
+
+
+def test_a_reach_is_of_one_stretch_of_time():
+    motion = standing(60)
+    palm = hand_points(forward_kinematics(motion.root_position, motion.rotations))[0, 0]
+    item = thing('ball', tuple(palm + [0.0, 0.2, 0.0]))
+    # Touched for 0.2 s, let go, touched again: never 0.3 s.
+    motion.root_position[6:20, 0] -= 1.0
+    motion.root_position[26:, 0] -= 1.0
+    assert not score_reach(motion, 'left', item).reached
+    with pytest.raises(ValueError, match='side'):
+        score_reach(motion, 'left foot', item)
+    with pytest.raises(ValueError, match='scale'):
+        score_reach(replace(motion, scale=0.7), 'left', item)
+    with pytest.raises(ValueError, match='shorter'):
+        score_reach(standing(5), 'left', item)
+
+
+def _summary(hits) -> dict:
+    return share(hits) | share(hits, 'settled')
+
+
+def test_protocol_rows_compare_with_chance():
+    good, rare = _summary([1, 1, 1, 1, 0]), _summary([0, 0, 0, 0, 1])
+    figures = {'told': good, 'image blanked': rare, 'instruction shuffled': good,
+               'scored against another object': rare, 'best constant motion': _summary([0] * 5),
+               'known sentences': good, 'one more look': good,
+               'known less unseen': share(np.array([0.0, 1, 0, 0, 0]), 'gap')}
+    rows = {row.figure: row for row in protocol_rows(figures, 'walk_to')}
+    assert rows['image blanked'].met and rows['image blanked'].goal.bound == pytest.approx(0.25)
+    assert rows['instruction shuffled'].met is False
+    assert rows['goal reached, one look'].met
+    assert rows['goal reached, one more look on the way'].met is False
+    assert rows['sentences of training less unseen ones'].met is False
+    assert rows['scenes'].met is False
+

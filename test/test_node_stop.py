@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 
+from action_msgs.msg import GoalStatus
 from node_harness import CONFIGURE, DEACTIVATE, Harness
 import numpy as np
 import pytest
+from rclpy.duration import Duration
 
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
@@ -104,52 +106,160 @@ def test_shutdown_transition_publishes_the_deceleration_first(harness):
     assert harness.pipeline.closed
 
 
-def test_joint_states_that_go_silent_stop_the_motion(harness):
-    harness.set(**{'joint_states.timeout': 0.3})
-    moving(harness)
-    harness.joints_on = False
-    harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
-    assert_seamless_stop(harness)
+@pytest.fixture
+def brief(pipeline):
+    """A node that loses patience with its inputs early, and plans once an instruction."""
+    values = {'joint_states.timeout': 0.3, 'image.timeout': 0.4, 'image.max_age': 0.4}
+    with Harness(pipeline, replan_period=0.0, **values) as harness:
+        yield harness
 
 
-def test_joint_states_that_only_repeat_themselves_are_silent(harness):
-    harness.set(**{'joint_states.timeout': 0.3})
-    moving(harness)
-    harness.frozen = harness.now()
-    harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
-    assert_seamless_stop(harness)
+def fall_silent(harness, how):
+    """Let camera or joint states end, repeat themselves, or come too late; returns the code."""
+    if how == 'camera off':
+        harness.camera_on = False
+    elif how == 'camera late':
+        harness.image_shift = -1.0
+    elif how == 'joint states off':
+        harness.joints_on = False
+    else:
+        harness.frozen = harness.now()
+    return ErrorCode.STALE_IMAGE if 'camera' in how else ErrorCode.STALE_JOINT_STATES
 
 
-def test_a_camera_that_goes_silent_stops_a_standing_instruction(harness):
-    harness.set(**{'image.timeout': 0.4, 'replan_period': 1.0})
-    moving(harness)
-    harness.camera_on = False
-    harness.wait_status(Status.STOPPING, ErrorCode.STALE_IMAGE)
-    assert_seamless_stop(harness)
-    # It does not start again by itself when the camera is back.
-    harness.camera_on = True
-    count = len(harness.heard.motions)
-    goal = harness.send('wave')
-    harness.wait(lambda: len(harness.heard.motions) > count, what='the motion of the goal')
+STALE = ('camera off', 'camera late', 'joint states off', 'joint states frozen')
+
+
+@pytest.mark.parametrize('how', STALE)
+def test_stale_inputs_stop_a_goal_and_abort_it_with_their_own_code(brief, how):
+    goal = brief.send('walk forward')
+    brief.wait(lambda: brief.followed > 3, what='joint states of the motion')
+    code = fall_silent(brief, how)
+    status, result = brief.result(goal)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, code)
+    assert result.plan_id == brief.heard.motions[0].plan.plan_id
+    assert_seamless_stop(brief)
+    brief.wait_status(Status.STOPPING, code)
+
+
+@pytest.mark.parametrize(('how', 'period'), list(zip(STALE, (0.0, 1.0, 1.0, 0.0), strict=True)))
+def test_stale_inputs_stop_an_instruction_from_the_topic(brief, how, period):
+    brief.set(replan_period=period)
+    moving(brief)
+    code = fall_silent(brief, how)
+    brief.wait_status(Status.STOPPING, code)
+    assert_seamless_stop(brief)
+    brief.wait_status(Status.HOLDING, code)
+    # It does not start again by itself when the input is back.
+    count = len(brief.heard.motions)
+    brief.camera_on = brief.joints_on = True
+    brief.image_shift, brief.frozen = 0.0, None
+    goal = brief.send('wave')
+    brief.wait(lambda: len(brief.heard.motions) > count, what='the motion of the goal')
     goal.cancel_goal_async()
-    assert harness.heard.motions[count].plan.plan_id == harness.result(goal)[1].plan_id
+    assert brief.heard.motions[count].plan.plan_id == brief.result(goal)[1].plan_id
 
 
-def test_a_clock_that_jumps_back_stops_the_motion_where_it_was(pipeline):
+def test_a_camera_that_goes_silent_while_a_goal_replaces_another_stops_both(brief):
+    first = brief.send('walk forward')
+    brief.wait(lambda: brief.followed > 3, what='joint states of the motion')
+    brief.pipeline.shut('generate')
+    second = brief.send('turn left')
+    assert brief.pipeline.reached['generate'].wait(10.0)
+    brief.camera_on = False
+    assert brief.result(first)[1].error_code == ErrorCode.PREEMPTED
+    assert brief.result(second)[1].error_code == ErrorCode.STALE_IMAGE
+    assert_seamless_stop(brief)
+
+
+def jumped(harness, seconds):
+    """
+    Set the simulated clock while the robot moves; the motion before and the stop after it.
+
+    Returns where in the motion (s) the stop takes it up.
+    """
+    moving(harness)
+    harness.wait(lambda: harness.now() > harness.heard.arrivals[0] + 1_000_000_000)
+    before = harness.heard.motions[-1]
+    harness.now_ns += round(1e9 * seconds)
+    harness.wait_status(Status.STOPPING, ErrorCode.CLOCK_JUMPED)
+    after = harness.wait(lambda: harness.heard.motions[-1].hold and harness.heard.motions[-1])
+    motion, stop = robot_from_msg(before), robot_from_msg(after)
+    row = np.abs(motion.positions - stop.positions[0]).max(axis=1).argmin()
+    assert np.abs(motion.positions[row] - stop.positions[0]).max() < 0.02
+    assert np.abs(motion.root_position[row] - stop.root_position[0]).max() < 0.02
+    assert not stop.velocities[-1].any() and not stop.root_twist[-1].any()
+    assert check(stop, harness.pipeline.robot.limits).total == 0
+    # It is executed in the new time: begun, and not over.
+    start = time_from_msg(after.plan.header.stamp)
+    assert start <= harness.heard.arrivals[-1] < start + 1e9 * stop.duration
+    harness.wait_status(Status.HOLDING, ErrorCode.CLOCK_JUMPED)
+    return row * motion.step_dt
+
+
+# Back; ahead by more than a motion; ahead over its end by less than counts otherwise.
+@pytest.mark.parametrize('seconds', [-8.0, 60.0, 4.5])
+def test_a_clock_that_jumps_stops_the_motion_where_it_was(pipeline, seconds):
+    with Harness(pipeline, sim_time=True, replan_period=0.0) as harness:
+        assert 0.8 < jumped(harness, seconds) < 3.0
+
+
+def test_a_jump_over_the_rest_of_a_motion_stops_it_and_a_shorter_one_does_not(pipeline):
+    with Harness(pipeline, sim_time=True, replan_period=0.0) as harness:
+        moving(harness)
+        end = time_from_msg(harness.heard.motions[0].plan.header.stamp) + 1e9 * robot_from_msg(
+            harness.heard.motions[0]
+        ).duration
+        harness.now_ns += 1_200_000_000  # still within the motion
+        harness.wait(lambda: harness.now() > end - 2e9)
+        assert len(harness.heard.motions) == 1
+        assert harness.heard.statuses[-1][0] == Status.EXECUTING
+        harness.now_ns += 2_500_000_000  # shorter than what counts by itself, but over the end
+        harness.wait_status(Status.STOPPING, ErrorCode.CLOCK_JUMPED)
+        harness.wait(lambda: harness.heard.motions[-1].hold, what='the stop')
+
+
+def test_a_stop_under_way_goes_on_in_the_new_time_when_the_clock_jumps(pipeline):
     with Harness(pipeline, sim_time=True) as harness:
         moving(harness)
-        harness.wait(lambda: harness.now() > harness.heard.arrivals[0] + 1_000_000_000)
-        before = harness.heard.motions[-1]
+        harness.time_runs = False
+        harness.stop()
+        first = harness.wait(lambda: harness.heard.motions[-1].hold and harness.heard.motions[-1])
         harness.now_ns -= 8_000_000_000
-        harness.wait_status(Status.STOPPING, ErrorCode.CLOCK_JUMPED)
-        stop = robot_from_msg(
-            harness.wait(lambda: harness.heard.motions[-1].hold and harness.heard.motions[-1])
-        )
-        motion = robot_from_msg(before)
-        late = np.abs(motion.positions - stop.positions[0]).max(axis=1).argmin()
-        assert np.abs(motion.positions[late] - stop.positions[0]).max() < 0.02
-        assert late * motion.step_dt > 0.8
-        assert time_from_msg(harness.heard.motions[-1].plan.header.stamp) <= harness.now()
+        harness.wait(lambda: harness.heard.motions[-1] is not first, what='the stop, moved')
+        again = harness.heard.motions[-1]
+        moved = time_from_msg(first.plan.header.stamp) - time_from_msg(again.plan.header.stamp)
+        assert abs(moved - 8_000_000_000) < 100_000_000 and again.hold
+        assert np.array_equal(again.positions, first.positions)
+        harness.time_runs = True
+        harness.wait_status(Status.HOLDING)
+
+
+class SetClock:
+    """The node's clock, as it goes on after somebody has set the machine's."""
+
+    ros_time_is_active = False
+
+    def __init__(self, clock):
+        self._clock, self.by = clock, 0
+
+    def now(self):
+        return self._clock.now() + Duration(nanoseconds=self.by)
+
+
+@pytest.mark.parametrize('seconds', [-3600.0, 3600.0])
+def test_a_system_clock_that_is_set_stops_the_motion(harness, monkeypatch, seconds):
+    controller = harness.node.controller
+    clock = SetClock(harness.node.get_clock())
+    for owner in (controller, controller._watch, *harness.node.observer.channels):
+        monkeypatch.setattr(owner, '_clock', clock)
+    moving(harness)
+    harness.wait(lambda: harness.now() > harness.heard.arrivals[0] + 500_000_000)
+    clock.by = round(1e9 * seconds)
+    harness.wait_status(Status.STOPPING, ErrorCode.CLOCK_JUMPED)
+    stop = harness.wait(lambda: harness.heard.motions[-1].hold and harness.heard.motions[-1])
+    late = clock.now().nanoseconds - time_from_msg(stop.plan.header.stamp)
+    assert 0 <= late < 20_000_000_000
 
 
 def test_output_disabled_reaches_the_preview_only(pipeline):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from egomotion_ros.msg import Status
@@ -28,6 +27,7 @@ from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
 from egomotion_ros.nodes.player import Measured, Player, Playing
 from egomotion_ros.nodes.status import StatusBoard
+from egomotion_ros.nodes.watch import Watch, is_harmless
 from egomotion_ros.types import PrimitivePlan
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from egomotion_ros.pipeline import EgoMotionPipeline
 
 _STAGES = {
-    'reason': Status.REASONING,
-    'generate': Status.GENERATING,
-    'retarget': Status.RETARGETING,
+    'reason': Status.REASONING, 'generate': Status.GENERATING, 'retarget': Status.RETARGETING
 }
 
 
@@ -81,6 +79,7 @@ class Controller:
         self._task: Task | None = None
         self._info: PlanInfo | None = None
         self._is_jumping = False
+        self._watch = Watch(node, parameters, observer)
         self.status = StatusBoard(self._clock, outputs.status)
         self._worker = PlanWorker(
             pipeline,
@@ -173,11 +172,16 @@ class Controller:
         """After the clock jumped by ``jump`` ns: stop from where the motion was before it."""
         with self._lock:
             now = self._clock.now().nanoseconds
+            before = now - jump
             self._is_jumping = False
+            if is_harmless(jump, now, self._player):
+                return
             self._observer.clear()
-            if self._task is not None or self._player.is_moving(now - jump):
-                text = f'the clock jumped by {1e-9 * jump:.3f} s'
-                self.halt(ErrorCode.CLOCK_JUMPED, text, at=now - jump, is_fault=True)
+            if self._player.is_stopping(before):
+                stopping = self._player.shift(jump)
+                self._outputs.play(stopping, replace(self._info, stamp=stopping.start))
+            text = f'the clock jumped by {1e-9 * jump:.3f} s'
+            self.halt(ErrorCode.CLOCK_JUMPED, text, before, is_fault=True)
             if not self._player.is_stopping(now):
                 self._player.forget()
 
@@ -216,8 +220,10 @@ class Controller:
         with self._lock:
             if self._is_jumping:
                 return True
+            if slip := self._watch.slip():
+                self.on_clock_jump(slip)
             now = self._clock.now().nanoseconds
-            self._watch(now)
+            self._look_after(now)
             moving = self._player.is_moving(now)
             task = self._task
             if task is not None and self._worker.current is None:
@@ -235,24 +241,14 @@ class Controller:
             self._observer.close()
             return False
 
-    def _watch(self, now: int) -> None:
-        """Halt where an input went silent or planning takes too long."""
-        p, task = self._parameters, self._task
-        request = self._worker.current
-        if request is not None and time.monotonic() - request.started > p['planning_timeout']:
-            text = f'no plan within {p["planning_timeout"]} s'
-            self.halt(ErrorCode.TIMEOUT, text, is_fault=True)
-            return
-        if self._player.is_moving(now) and not self._player.is_stopping(now):
-            silence = self._observer.joint_states.silence()
-            if p['joint_states.required'] and silence > p['joint_states.timeout']:
-                text = f'no joint states for {silence:.2f} s'
-                self.halt(ErrorCode.STALE_JOINT_STATES, text, is_fault=True)
-                return
-        if task is not None and task.published and task.next_plan is not None:
-            silence = self._observer.image.silence()
-            if silence > p['image.timeout']:
-                self.halt(ErrorCode.STALE_IMAGE, f'no image for {silence:.2f} s', is_fault=True)
+    def _look_after(self, now: int) -> None:
+        """Halt where the watch says so."""
+        task = self._task
+        moving = self._player.is_moving(now) and not self._player.is_stopping(now)
+        standing = task is not None and task.published and task.next_plan is not None
+        problem = self._watch.problem(self._worker.current, moving, standing)
+        if problem is not None:
+            self.halt(problem.code, problem.message, is_fault=True)
 
     # Planning ---------------------------------------------------------------------------------
     def _begin(self, task: Task) -> None:
@@ -260,6 +256,8 @@ class Controller:
         if before is not None and before.goal is not None:
             before.goal.result.plan_id = before.plan_id
             before.goal.finish(ErrorCode.PREEMPTED, 'a newer goal came')
+        if not self._observer.is_open:
+            self._watch.begin()
         self._observer.open()
         self._request(task)
         self._on_busy()

@@ -35,11 +35,10 @@ from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.qos import profile
+from egomotion_ros.nodes.watch import END_JUMP
 
 #: Threads of the executor: orders, stop, one waiting goal, one ending goal.
 THREADS = 4
-#: Clock jumps forward above this (s) stop motion, as every jump back does.
-FORWARD_JUMP = 3.0
 #: Longest time (s) that deactivation waits until subscribers have the stop.
 FLUSH = 0.3
 
@@ -71,7 +70,7 @@ class EgoMotionNode(ManagedNode):
         self._heart = Heartbeat(self._on_tick, self._on_report, self.get_logger().error)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
-                min_forward=Duration(seconds=FORWARD_JUMP),
+                min_forward=Duration(seconds=END_JUMP),
                 min_backward=Duration(nanoseconds=-1),
                 on_clock_change=True,
             ),

@@ -150,6 +150,17 @@ class Channel:
             silence = self._silence()
         return silence
 
+    def age(self) -> float:
+        """
+        Seconds on the ROS clock for which nothing new is known: silence, or the age of the stamp.
+
+        A stream that goes on arriving but tells of long ago is as stale as none.
+        """
+        silence, newest = self.silence(), self.newest()
+        if newest is None:
+            return silence
+        return max(silence, 1e-9 * (self._clock.now().nanoseconds - newest.stamp))
+
     def read(self, sample: Sample):
         """Deserialize ``sample``; raises ValueError where its bytes are no such message."""
         try:

@@ -70,7 +70,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         'image.timeout',
         2.0,
-        '[s] without an image until a plan is refused or motion stopped',
+        '[s] without a new image until a plan is refused or any motion stopped',
         span=(0.1, 60.0),
         live=True,
     ),
@@ -149,7 +149,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         'joint_states.timeout',
         0.5,
-        '[s] without joint states until motion is stopped',
+        '[s] without new joint states until any motion is stopped',
         span=(0.01, 60.0),
         live=True,
     ),

@@ -3,23 +3,27 @@
 """
 From a folder of recordings to a motion library.
 
-Reads ``.amc`` (with its ``.asf``), ``.bvh``, exponential maps (``.txt``) and SMPL-X / AMASS
-``.npz``; puts them on our skeleton; checks and mends; finds copies of one performance.  Nothing
-is left out silently: the report says for every file what became of it.
+Reads ``.amc`` (with its ``.asf``), ``.bvh``, exponential maps (``.txt``), SMPL-X / AMASS and
+Nymeria ``.npz``, HumanML3D ``.npy`` and EE4D-Motion ``.pt``; puts them on our skeleton; checks
+and mends; finds copies of one performance.  Nothing is left out silently: the report says for
+every file what became of it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
+import re
 
 import numpy as np
 from tqdm import tqdm
 
 from egomotion_ros.body import smplx_io
 from egomotion_ros.body.edits import canonicalize, resample
+from egomotion_ros.data import ee4d, humanml3d, nymeria
 from egomotion_ros.data import importer_checks as checks
 from egomotion_ros.data.asf_amc import find_asf, read_amc, read_asf
 from egomotion_ros.data.bvh import read_bvh
@@ -31,7 +35,7 @@ from egomotion_ros.data.mapping import Mapping, SourceMotion, find_mapping, to_b
 from egomotion_ros.types import FPS, HumanMotion
 
 #: Which source is kept where several hold one performance, best first.
-FORMATS = ('amc', 'npz', 'txt', 'bvh')
+FORMATS = ('amc', 'npz', 'pt', 'txt', 'bvh', 'npy')
 #: Share of the better source's length above which the other one is left out.
 _COVERED = 0.8
 #: Takes of one folder with exactly the same count of frames, above this, are partners.
@@ -68,6 +72,23 @@ class _Candidate:
     motion: HumanMotion
     notes: str
     frames_in_file: int
+    source: str
+    group: str | None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """
+    One motion of a file, as read: at the file's frame rate, unchecked, or why it is broken.
+
+    ``name`` tells the motions of a file apart ('' where it has one), ``label`` is what the data
+    set says of it, motions of one ``group`` share a performance.
+    """
+
+    motion: HumanMotion | ValueError
+    name: str = ''
+    label: str | None = None
+    group: str | None = None
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -82,6 +103,8 @@ def _kind(path: Path) -> str | None:
         with path.open('rb') as file:
             first = file.readline(64 * COLUMNS)
         return 'txt' if first.count(b',') == COLUMNS - 1 else None
+    if kind == 'npy' and not humanml3d.is_clip(path):
+        return None
     return kind if kind in FORMATS else None
 
 
@@ -90,25 +113,38 @@ def _fps_for(path: Path, root: Path, rates: dict[str, float]) -> float | None:
     return next((rate for glob, rate in rates.items() if fnmatch(name, glob)), None)
 
 
-def read_any(
+def read_recordings(
     path: Path,
     mappings: list[Mapping],
     fps: float | None = None,
     smplx_models: Path | None = None,
-) -> HumanMotion:
+) -> Iterator[Recording]:
     """
-    Read one recording of any supported kind onto our skeleton, at its own frame rate.
+    Read the recordings of a file of any supported kind onto our skeleton, at its frame rate.
 
     ``fps`` overrules the rate of the file; ``smplx_models`` is the folder of the SMPL-X model
     files, used for the body shapes of ``.npz`` files.  Raises ValueError for a broken file or a
     skeleton that no mapping fits.
     """
-    kind = _kind(path)
-    if kind == 'npz':
-        motion = smplx_io.read_npz(path, smplx_models)
-        return motion if fps is None else replace(motion, fps=fps)
+    kind, label = _kind(path), None
+    if kind == 'pt':
+        for name, motion in ee4d.read_ee4d(path):
+            take = ee4d.take_of(name)
+            yield Recording(_at(motion, fps), name, re.sub(r'[_\d]+', ' ', take).strip(), take)
+        return
+    if kind == 'npy':
+        motion = humanml3d.read_humanml3d(path)
+        yield Recording(_at(motion, fps), label=humanml3d.describe_clip(path))
+        return
     source: SourceMotion
-    if kind == 'amc':
+    if kind == 'npz':
+        if not nymeria.is_nymeria(path):
+            yield Recording(_at(smplx_io.read_npz(path, smplx_models), fps))
+            return
+        source = nymeria.read_nymeria(path)
+        mapping = find_mapping(source.names, mappings)
+        label = nymeria.describe_sequence(path)
+    elif kind == 'amc':
         skeleton = read_asf(find_asf(path))
         mapping = find_mapping(('root', *skeleton.bones), mappings)
         if fps is None and mapping.fps is None:
@@ -128,18 +164,20 @@ def read_any(
         raise ValueError(f'{path.name}: not a kind of file that is known')
     if fps is not None:
         source = replace(source, fps=fps)
-    return to_body(source, mapping)
+    yield Recording(to_body(source, mapping), label=label)
 
 
-def _prepare(
-    path: Path,
-    root: Path,
-    mappings: list[Mapping],
-    rates: dict[str, float],
-    labels: dict[str, str],
-    smplx_models: Path | None,
-) -> _Candidate:
-    motion = read_any(path, mappings, _fps_for(path, root, rates), smplx_models)
+def _at(motion: HumanMotion | ValueError, fps: float | None) -> HumanMotion | ValueError:
+    """Give a motion with another frame rate in place of the file's."""
+    if fps is None or isinstance(motion, ValueError):
+        return motion
+    return replace(motion, fps=fps)
+
+
+def _prepare(path: Path, root: Path, one: Recording, labels: dict[str, str]) -> _Candidate:
+    if isinstance(one.motion, ValueError):
+        raise one.motion
+    motion = one.motion
     frames = motion.frames
     notes = []
     checks.check_length(motion)
@@ -153,7 +191,7 @@ def _prepare(
     motion = resample(motion, FPS)
     motion, said = checks.set_floor(motion)
     notes.append(said)
-    label = label_of(path, root, labels)
+    label = label_of(path, root, labels, one.label)
     action = action_of(label, float(checks.describe(motion)['speed']))
     if _kind(path) == 'txt' and action in checks.LOCOMOTION:
         motion, said = checks.fit_path(motion)
@@ -169,7 +207,14 @@ def _prepare(
         contacts=motion.contacts.astype(np.float32),
     )
     text = '; '.join(note for note in notes if note)
-    return _Candidate(path, take_name(path, root), label, action, motion, text, frames)
+    name = take_name(path.with_name(f'{one.name}{path.suffix}') if one.name else path, root)
+    source = source_of(path, root, one.name)
+    return _Candidate(path, name, label, action, motion, text, frames, source, one.group)
+
+
+def source_of(path: Path, root: Path, name: str = '') -> str:
+    """Give what a take came from: the path below the folder, '#' and the motion's name."""
+    return path.relative_to(root).as_posix() + (f'#{name}' if name else '')
 
 
 def import_folder(
@@ -192,16 +237,27 @@ def import_folder(
         raise ValueError(f'{root}: not a folder')
     files = find_files(root)
     if not files:
-        raise ValueError(f'{root}: no .amc, .bvh, .npz or exponential-map .txt below it')
+        raise ValueError(
+            f'{root}: no .amc, .bvh, .npz, .npy, .pt or exponential-map .txt below it'
+        )
     if smplx_models is not None:
         smplx_io.model_shape(smplx_models)
     report, found = Report(), []
     for path in tqdm(files, desc='reading', unit='file', disable=not progress):
-        source = path.relative_to(root).as_posix()
+        why = humanml3d.left_out(path) if path.suffix == '.npy' else None
+        if why:
+            report.outcomes.append(Outcome(source_of(path, root), 'copy', why, 0.0))
+            continue
         try:
-            found.append(_prepare(path, root, mappings, rates or {}, labels or {}, smplx_models))
+            fps = _fps_for(path, root, rates or {})
+            for one in read_recordings(path, mappings, fps, smplx_models):
+                source = source_of(path, root, one.name)
+                try:
+                    found.append(_prepare(path, root, one, labels or {}))
+                except ValueError as error:
+                    report.outcomes.append(Outcome(source, 'refused', str(error), 0.0))
         except (ValueError, OSError) as error:
-            report.outcomes.append(Outcome(source, 'refused', str(error), 0.0))
+            report.outcomes.append(Outcome(source_of(path, root), 'refused', str(error), 0.0))
     takes, outcomes = _settle(root, found, progress)
     report.outcomes += outcomes
     report.outcomes.sort(key=lambda o: o.source)
@@ -218,10 +274,10 @@ def _settle(
     left_out = _left_out(found, copies)
     takes, outcomes, names = [], [], set()
     for i, c in enumerate(found):
-        source = c.path.relative_to(root).as_posix()
+        source = c.source
         seconds = c.motion.frames / FPS
         if i in left_out:
-            other = found[left_out[i]].path.relative_to(root).as_posix()
+            other = found[left_out[i]].source
             outcomes.append(Outcome(source, 'copy', f'same performance as {other}', seconds))
             continue
         name = c.name
@@ -245,11 +301,13 @@ def _settle(
 
 def _performances(root: Path, found: list[_Candidate], same: list[tuple[int, int]]) -> list[str]:
     """Name of the performance of every take: the CMU take where one of the copies has it."""
-    ids = [cmu_take(c.path.stem) for c in found]
+    ids = [cmu_take(c.path.stem) if c.path.suffix != '.npy' else None for c in found]
     keys: dict[tuple, list[int]] = defaultdict(list)
     for i, c in enumerate(found):
         if ids[i] is not None:
             keys[('cmu', ids[i])].append(i)
+        if c.group is not None:
+            keys[('group', c.path.parent, c.group)].append(i)
         if c.frames_in_file >= _PARTNERS:
             keys[('partners', c.path.parent, c.frames_in_file)].append(i)
     for members in keys.values():

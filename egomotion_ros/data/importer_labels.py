@@ -64,11 +64,17 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def label_of(path: Path, root: Path, labels: dict[str, str]) -> str:
-    """Give the label of a take: from the table by CMU take or stem, else its folder in words."""
+def label_of(path: Path, root: Path, labels: dict[str, str], own: str | None = None) -> str:
+    """
+    Give the label of a take: from the table by CMU take or stem, else what the data set says.
+
+    Where neither says anything (``own`` None), the file's or folder's name in words.
+    """
     for key in (path.stem, cmu_take(path.stem)):
         if key in labels:
             return labels[key]
+    if own:
+        return own
     words = re.sub(r'[_\d]+', ' ', path.stem).strip()
     if not words:
         words = re.sub(r'[_\d]+', ' ', path.parent.name if path.parent != root else '').strip()

@@ -248,6 +248,17 @@ def to_body(source: SourceMotion, mapping: Mapping) -> HumanMotion:
     drive = [index[mapping.joints[name].source] for name in JOINT_NAMES]
     turned = mapping.world @ source.rotations[:, drive] @ _corrections(source, mapping)
     joints = source.positions()[:, drive] @ mapping.world.T * mapping.metres
+    return place(turned, joints, source.fps, f'mapping {mapping.name}')
+
+
+def place(turned: np.ndarray, joints: np.ndarray, fps: float, name: str) -> HumanMotion:
+    """
+    Put global rotations (T, 22, 3, 3) on our bones, along the paths of the source's ``joints``.
+
+    ``joints`` (T, 22, 3) metres, Z up; paths are scaled by the ratio of the leg lengths and the
+    ankles brought exactly onto theirs.  ``name`` says in errors what is read.  Raises ValueError
+    where the legs have no plausible length.
+    """
     sides = [
         [JOINT_INDEX[f'{s}_{n}'] for n in ('hip', 'knee', 'ankle')] for s in ('left', 'right')
     ]
@@ -255,16 +266,14 @@ def to_body(source: SourceMotion, mapping: Mapping) -> HumanMotion:
         [np.linalg.norm(np.diff(joints[0, side], axis=0), axis=1).sum() for side in sides]
     )
     if not 0.1 < leg < 5.0:
-        raise ValueError(
-            f'mapping {mapping.name}: the legs are {leg:.3g} m long; wrong metres_per_unit?'
-        )
+        raise ValueError(f'{name}: the legs are {leg:.3g} m long; wrong metres_per_unit?')
     joints = joints * (LEG_LENGTH / leg)
     hips = 0.5 * (joints[:, sides[0][0]] + joints[:, sides[1][0]])
     ours = 0.5 * (OFFSETS[sides[0][0]] + OFFSETS[sides[1][0]])
     root = hips - turned[:, 0] @ ours
     local = to_local(turned)
     local = reach_ankles(root, local, joints[:, [sides[0][2], sides[1][2]]])
-    return HumanMotion(root, local, np.zeros((len(root), 4)), source.fps)
+    return HumanMotion(root, local, np.zeros((len(root), 4)), fps)
 
 
 def joint_positions(motion: HumanMotion) -> np.ndarray:
@@ -279,6 +288,7 @@ __all__ = [
     'find_mapping',
     'joint_positions',
     'load_mapping',
+    'place',
     'shipped_mappings',
     'to_body',
 ]

@@ -113,7 +113,8 @@ def test_the_best_constant_is_chosen_on_training_scenes(questions):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (['--checkpoints', 'x'], 'go together'), (['--scenes', '0'], 'at least 1'),
+    (['--checkpoints', 'x'], 'goes together'), (['--baselines', 'x'], 'goes together'),
+    (['--scenes', '0'], 'at least 1'),
     (['--camera-path', '-1'], 'minutes')])
 def test_bad_arguments_are_refused_before_anything_is_run(options, message, capsys):
     assert main(['evaluate', *options]) == 1

@@ -7,7 +7,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from egomotion_ros.evaluation.scenes import Question
+    from egomotion_ros.types import HumanMotion
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +25,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at'), default='walk_to')
     parser.add_argument('--protocol', action='store_true',
                         help='walks and turns, one look and two, known sentences, chance')
+    parser.add_argument('--baselines', type=Path, metavar='EPISODES',
+                        help='with --checkpoints: compare with simpler methods that learned from '
+                             'these training episodes')
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
     parser.add_argument('--checkpoints', type=Path,
-                        help='with --library: reconstruction error of autoencoder and tokenizer')
-    parser.add_argument('--library', type=Path, help='motion library with held-out performances')
+                        help='folder the bundle was exported from, for the two options that '
+                             'need it')
+    parser.add_argument('--library', type=Path,
+                        help='motion library with held-out performances: reconstruction error of '
+                             'autoencoder and tokenizer')
     parser.add_argument('--split', choices=('val', 'test'), default='test')
     parser.add_argument('--camera-path', type=float, metavar='MINUTES',
                         help='run the node on a camera for so long: rate, CPU, latency, memory')
@@ -36,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from egomotion_ros.evaluation import figures, protocol, speed
+    from egomotion_ros.evaluation.comparison import comparison_rows
     from egomotion_ros.evaluation.motions import evaluate_reconstruction, evaluate_robot
     from egomotion_ros.evaluation.scenes import evaluate_scenes, held_out_questions
     from egomotion_ros.evaluation.table import Row, format_rows
@@ -57,12 +68,15 @@ def run(args: argparse.Namespace) -> int:
                 found |= protocol.evaluate_protocol(pipeline, questions, motions)
                 rows += protocol.protocol_rows(found, action)
             details[action], answered[action] = found, (questions, motions)
+            if args.baselines is not None:
+                details[f'{action} baselines'] = methods = _compare(args, questions, motions)
+                rows += comparison_rows(methods, action)
         questions, motions = answered[actions[0]]
         details['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
                                           pipeline.scale)
     finally:
         pipeline.close()
-    if args.checkpoints is not None:
+    if args.library is not None:
         details['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
                                                             args.split)
     rows += figures.reconstruction_rows(details.get('reconstruction'),
@@ -85,10 +99,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace, questions: list[Question], motions: list[HumanMotion]
+             ) -> dict[str, dict[str, Any] | None]:
+    """Figures of the full method and of every baseline on the same questions."""
+    from egomotion_ros.evaluation.comparison import FULL, judge
+    from egomotion_ros.evaluation.scenes import answer_all
+    try:
+        from egomotion_ros.evaluation.baselines import Baselines
+    except ImportError as error:
+        raise ValueError(f'--baselines needs the training packages: {error}') from error
+    methods: dict[str, dict[str, Any] | None] = {FULL: judge(questions, motions)}
+    for name, answerer in Baselines(args.checkpoints, args.baselines).answerers(
+            questions[0].action):
+        methods[name] = None if answerer is None else judge(
+            questions, answer_all(answerer, questions, name))
+    return methods
+
+
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError before hours are spent, not after."""
-    if (args.checkpoints is None) != (args.library is None):
-        raise ValueError('--checkpoints and --library go together')
+    from egomotion_ros.evaluation import protocol
+    if (args.checkpoints is None) != (args.library is None and args.baselines is None):
+        raise ValueError('--checkpoints goes together with --library or --baselines')
+    if args.baselines is not None and args.action not in protocol.JUDGED_BY:
+        raise ValueError(f'--baselines compares {" and ".join(protocol.JUDGED_BY)}, not '
+                         f'{args.action}')
     for name in ('scenes', 'retargeted'):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -3,7 +3,8 @@
 """
 ``egomotion train``: one stage, or all stages of the default in order.
 
-The evaluator is a stage of its own: it measures motion and makes none.
+The evaluator is a stage of its own: it measures motion and makes none.  So is the baseline, the
+generator without a reasoner, which takes the generator's configuration.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('stage', choices=(*STAGES, 'all', 'evaluator'))
+    parser.add_argument('stage', choices=(*STAGES, 'all', 'evaluator', 'baseline'))
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """Train the stage or stages asked for."""
     stages = STAGES if args.stage == 'all' else (args.stage,)
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
-             'generator': ['episodes'], 'evaluator': ['library', 'episodes']}
+             'generator': ['episodes'], 'evaluator': ['library', 'episodes'],
+             'baseline': ['episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
             raise ValueError(f'--{name} is needed to train the {args.stage}')
@@ -63,6 +65,11 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
     if stage == 'evaluator':
         from egomotion_ros.training.evaluator import train_evaluator
         train_evaluator(config, args.library, args.episodes, out, args.val)
+        return
+    if stage == 'baseline':
+        from egomotion_ros.training.baseline_generator import train_baseline_generator
+        train_baseline_generator(config, args.episodes, args.out / 'autoencoder',
+                                 args.out / 'reasoner', out, args.val)
         return
     from egomotion_ros.data.episodes import EpisodeSet
     scenes = len(EpisodeSet.open(args.episodes).images)

@@ -1,0 +1,134 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The baseline without a reasoner: the generator conditioned on image and text features alone.
+
+Its conditions are the rows a reasoner is given, not those it makes: image tokens of the vision
+part, the camera, and word embeddings, all frozen as stage 1 left them.  Generator, loss, steps
+and data are those of stage 2; what is missing is the language model and its primitives.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.models.autoencoder import MotionAutoencoder
+from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.generator import MotionGenerator
+from egomotion_ros.models.reasoner import Reasoner
+from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.generator import bank_latents, end_pose, flow_loss, goal_share
+from egomotion_ros.training.loop import processes, read_config, train
+from egomotion_ros.training.reasoner import ReasonerBatches, to_pixels
+from egomotion_ros.types import PLAN_WINDOWS
+
+#: Held-out episodes the curves are drawn from.
+_HELD_OUT = 400
+
+
+@torch.no_grad()
+def image_rows(reasoner: Reasoner, images: np.ndarray, store: Path, batch: int = 64) -> np.ndarray:
+    """
+    Image tokens (S, N, D) float16 of pictures (S, H, W, 3) uint8, kept in the file ``store``.
+
+    An existing file is used again when its shape and its first and last row are right.
+    """
+    ends = reasoner.image_features(to_pixels(images[np.array([0, len(images) - 1])])).half()
+    shape = (len(images), *ends.shape[1:])
+    if store.exists():
+        rows = np.load(store, mmap_mode='r', allow_pickle=False)
+        if rows.shape == shape and np.allclose(rows[[0, -1]], ends.numpy(), atol=1e-2):
+            return rows
+    store.parent.mkdir(parents=True, exist_ok=True)
+    part = store.with_name(f'part-{store.name}')
+    rows = np.lib.format.open_memmap(part, 'w+', np.float16, shape)
+    for start in tqdm(range(0, len(images), batch), desc='image tokens', mininterval=5):
+        rows[start:start + batch] = reasoner.image_features(
+            to_pixels(images[start:start + batch])).half().numpy()
+    rows.flush()
+    part.rename(store)
+    return np.load(store, mmap_mode='r', allow_pickle=False)
+
+
+class Conditions:
+    """Conditions of the episodes of a set: what the reasoner would have been given."""
+
+    def __init__(self, reasoner: Reasoner, text: TextEncoder, episodes: EpisodeSet,
+                 store: Path) -> None:
+        if episodes.bank is None:
+            raise ValueError(f'{episodes.folder}: a baseline needs episodes with motions')
+        self.episodes, self._reasoner = episodes, reasoner
+        source = ReasonerBatches(episodes, text, None, 1)
+        self.ids, self.masks = source.ids, source.mask
+        with processes().main_process_first():
+            self.images = image_rows(reasoner, episodes.images, store)
+
+    @torch.no_grad()
+    def rows(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Rows (B, P, D) and mask (B, P) of the episodes ``index`` (B,)."""
+        scenes = self.episodes.scene[index]
+        camera = np.asarray(self.episodes.camera[scenes], np.float32)
+        return self._reasoner.embed_prompt(
+            torch.from_numpy(np.asarray(self.images[scenes], np.float32)),
+            torch.from_numpy(self.ids[index]), torch.from_numpy(self.masks[index]),
+            torch.from_numpy(camera))
+
+
+def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_dir: Path,
+                             reasoner_dir: Path, out: Path, val_dir: Path | None = None
+                             ) -> MotionGenerator:
+    """Train the generator without a reasoner on all scenes of the episodes and return it."""
+    settings, config, data = read_config(config_path, 'generator')
+    torch.manual_seed(config.seed)
+    out = Path(out)
+    reasoner: Reasoner = load_model(reasoner_dir, 'reasoner').requires_grad_(False)
+    autoencoder: MotionAutoencoder = load_model(autoencoder_dir,
+                                                'autoencoder').requires_grad_(False)
+    text = TextEncoder.open(Path(reasoner_dir) / 'text.json', reasoner.config.text_tokens)
+    source = Conditions(reasoner, text, EpisodeSet.open(episodes_dir), out / 'image_rows.npy')
+    bank, motion = source.episodes.bank, source.episodes.motion
+    usable = np.flatnonzero(motion >= 0)
+    latents = bank_latents(autoencoder, bank.features)
+    moving = torch.from_numpy(bank.under_way())
+    generator = build('generator', {
+        **settings, 'channels': autoencoder.config.channels, 'windows': PLAN_WINDOWS,
+        'state_width': source.rows(usable[:1])[0].shape[-1]})
+    drop, path_weight = float(data.get('drop', 0.12)), float(data.get('path_weight', 1.0))
+
+    def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
+             ) -> tuple[Tensor, dict[str, float]]:
+        chosen = np.sort(rng.choice(usable, config.batch))
+        index = motion[chosen]
+        truth = torch.from_numpy(np.asarray(bank.features[index], np.float32))
+        return flow_loss(network, autoencoder, latents[index], truth, *source.rows(chosen), rng,
+                         drop, moving[index], path_weight)
+
+    validate = None
+    if val_dir is not None:
+        held = Conditions(reasoner, text, EpisodeSet.open(val_dir), out / 'image_rows_val.npy')
+
+        def validate(network: torch.nn.Module) -> dict[str, float]:
+            return held_out_figures(network, autoencoder, held)
+
+    return train(generator, 'generator', config, loss, out, validate)
+
+
+def held_out_figures(generator: torch.nn.Module, autoencoder: MotionAutoencoder,
+                     held: Conditions) -> dict[str, float]:
+    """Share of held-out walks that end at their goals, and their median distance (m)."""
+    index = np.flatnonzero(held.episodes.motion >= 0)[:_HELD_OUT]
+    states, mask = held.rows(index)
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(len(index), PLAN_WINDOWS, autoencoder.config.channels, generator=rng)
+    answer = generator.sample(noise, states, mask, torch.zeros_like(noise),
+                              torch.zeros(noise.shape[:2]))
+    goal = torch.from_numpy(np.asarray(held.episodes.goal[index], np.float32))
+    action = torch.from_numpy(held.episodes.action[index].astype(np.int64))
+    within, metres = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
+    return {'told_within': within, 'told_metres': metres}

@@ -32,6 +32,10 @@ FORMAT = 1
 MANIFEST = 'manifest.json'
 #: The graphs a bundle must hold, in the order the pipeline runs them.
 GRAPHS = ('prefill', 'decode', 'condition', 'step', 'encode', 'decode_motion')
+#: Graphs of parallel decoding, which a bundle holds when its reasoner was trained for it.
+PARALLEL_GRAPHS = ('query', 'refine')
+#: How a runtime decodes the primitives of a bundle.
+DECODERS = ('autoregressive', 'parallel')
 #: Files a bundle must hold beside the graphs: role -> file name.
 FILES = {'text': 'text.json', 'weights': 'weights.safetensors'}
 #: Where the bundle that ships with the package lies.
@@ -71,7 +75,8 @@ class Bundle:
     ``camera`` is the canonical camera images must be rectified to; ``codebook`` codes per level,
     ``levels`` residual levels, ``layer`` of the reasoner the states come from; ``text_length``
     text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance`` and
-    ``temperature`` the defaults of sampling; ``manifest`` is the parsed file, for reading only.
+    ``temperature`` the defaults of sampling; ``decoder`` one of ``DECODERS``, ``refinements``
+    further passes of the parallel one; ``manifest`` is the parsed file, for reading only.
     """
 
     directory: Path
@@ -95,6 +100,8 @@ class Bundle:
     graphs: dict[str, GraphSpec]
     text_path: Path
     weights_path: Path
+    decoder: str = 'autoregressive'
+    refinements: int = 0
 
     @staticmethod
     def open(directory: str | Path | None = None) -> Bundle:
@@ -119,14 +126,21 @@ class Bundle:
         paths = {role: _checked_file(directory, top.section('files').section(role))
                  for role in FILES}
         graphs = {}
-        for name in GRAPHS:
-            section = top.section('graphs').section(name)
+        held = top.section('graphs')
+        parallel = any(name in held.data for name in PARALLEL_GRAPHS)
+        for name in (*GRAPHS, *(PARALLEL_GRAPHS if parallel else ())):
+            section = held.section(name)
             graphs[name] = GraphSpec(
                 name, _checked_file(directory, section), section.get('sha256', str),
                 section.integer('opset', 18, 99), _tensors(section, 'inputs'),
                 _tensors(section, 'outputs'))
         camera, motion = top.section('camera'), top.section('motion')
         codes, generator = top.section('primitives'), top.section('generator')
+        # A manifest from before parallel decoding says nothing about it.
+        decoder = codes.get('decoder', str) if 'decoder' in codes.data else DECODERS[0]
+        if decoder not in (DECODERS if parallel else DECODERS[:1]):
+            raise ValueError(f'{directory}: decoder {decoder!r}, expected one of '
+                             f'{", ".join(DECODERS)}, with its graphs')
         bundle = Bundle(
             directory=directory, hash=hashlib.sha256(raw).hexdigest(), manifest=manifest,
             camera=CameraIntrinsics(camera.integer('width', 8, 4096),
@@ -143,7 +157,9 @@ class Bundle:
             steps=generator.integer('steps', 1, 100),
             guidance=generator.real('guidance', 0.0, 20.0),
             temperature=codes.real('temperature', 0.0, 10.0), graphs=graphs,
-            text_path=paths['text'], weights_path=paths['weights'])
+            text_path=paths['text'], weights_path=paths['weights'], decoder=decoder,
+            refinements=(codes.integer('refinements', 0, 100)
+                         if 'refinements' in codes.data else 0))
         bundle._check_fit()
         return bundle
 
@@ -178,6 +194,14 @@ class Bundle:
             'encode': {'features': padded, 'latents': latent},
             'decode_motion': {'latents': latent, 'features': padded},
         }
+        if PARALLEL_GRAPHS[0] in self.graphs:
+            residual = (1, self.windows, self.levels - 1, self.codebook)
+            logits = (1, self.windows, self.codebook)
+            expected |= {
+                'query': {'cache': cache, 'mask': (1, rows), 'logits': logits},
+                'refine': {'tokens': (1, self.windows), 'cache': cache, 'mask': (1, rows),
+                           'logits': logits, 'states': (1, self.windows, width),
+                           'residual': residual}}
         for name, shapes in expected.items():
             graph = self.graphs[name]
             found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}

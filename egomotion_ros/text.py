@@ -47,10 +47,11 @@ def clean_instruction(text: str) -> str:
 
 
 class TextEncoder:
-    """Byte-level BPE of the prompt: ``encode(text)`` -> ids and mask of ``length`` tokens."""
+    """Tokenizer of the prompt: ``encode(text)`` -> ids and mask of ``length`` tokens."""
 
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
-        pad = tokenizer.token_to_id(PAD)
+        # A pretrained tokenizer says in its file how it pads.
+        pad = (tokenizer.padding or {}).get('pad_id', tokenizer.token_to_id(PAD))
         if pad is None:
             raise ValueError(f'the text tokenizer has no {PAD} token')
         # Words that look like special tokens are the user's words, never control.
@@ -88,7 +89,10 @@ class TextEncoder:
 
     def save(self, path: str | Path) -> None:
         """Write the ``tokenizers`` JSON file."""
+        self._tokenizer.enable_padding(pad_id=self._pad,
+                                       pad_token=self._tokenizer.id_to_token(self._pad))
         Path(path).write_text(self._tokenizer.to_str(), encoding='utf-8')
+        self._tokenizer.no_padding()
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """

@@ -17,8 +17,9 @@ import torch
 from egomotion_ros.bundle import GRAPHS, Bundle
 from egomotion_ros.cli import main
 from egomotion_ros.models.checkpoints import save_model
-from egomotion_ros.runtimes.export import Models, export_bundle, lint
+from egomotion_ros.runtimes.export import Models, export_bundle
 from egomotion_ros.runtimes.export_graphs import graph_modules
+from egomotion_ros.runtimes.export_lint import lint
 from egomotion_ros.runtimes.loops import decode_primitives
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport, check_parity
 from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
@@ -217,7 +218,7 @@ def test_a_hugging_face_family_exports_with_the_same_code(tmp_path: Path) -> Non
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     text, mask = np.arange(6) + 3, np.arange(6) < 4
     # Only these figures of a bundle matter to decoding.
-    figures = SimpleNamespace(windows=19, levels=3, temperature=0.0)
+    figures = SimpleNamespace(windows=19, levels=3, temperature=0.0, decoder='autoregressive')
     found = decode_primitives(OrtRuntime(specs, 1), figures, image, text, mask,
                               np.array([1.5, 0.4, 0.0]), 0)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1

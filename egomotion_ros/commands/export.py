@@ -20,6 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--guidance', type=float, default=1.0, help='default guidance')
     parser.add_argument('--temperature', type=float, default=0.0,
                         help='of the primitives; 0 takes the likeliest')
+    parser.add_argument('--decoder', choices=('autoregressive', 'parallel'),
+                        help='of the primitives (default: what the reasoner was trained for)')
+    parser.add_argument('--refinements', type=int, default=0,
+                        help='further passes of the parallel decoder')
     parser.add_argument('--references', type=int, default=16,
                         help='prompts the parity check compares')
 
@@ -33,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'export needs the training packages: {error}') from error
     report = export_bundle(Models.load(args.checkpoints), args.out, CAMERA, steps=args.steps,
                            guidance=args.guidance, temperature=args.temperature,
+                           decoder=args.decoder, refinements=args.refinements,
                            references=args.references)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'{args.out}: {size / 1e6:.1f} MB, {report.cases} cases, '

@@ -150,7 +150,7 @@ class MotionGenerator(nn.Module):
         return self.outward(self.norm_out(y))
 
     def sample(self, noise: Tensor, states: Tensor, mask: Tensor, prefix: Tensor, known: Tensor,
-               steps: int = 8, guidance: float = 1.5) -> Tensor:
+               steps: int = 8, guidance: float = 1.0) -> Tensor:
         """
         Integrate the flow from ``noise`` (B, 19, channels) with ``steps`` Euler steps.
 

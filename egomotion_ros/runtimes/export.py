@@ -11,23 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-import hashlib
 from importlib.metadata import version
-import json
 import logging
 from pathlib import Path
 from typing import Any
 import warnings
 
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
-from safetensors.numpy import save_file
+import onnx_ir as ir
 import torch
 from tqdm import tqdm
 
 from egomotion_ros import __version__
 from egomotion_ros.bundle import (
+    DECODERS,
     FILES,
     FORMAT,
     Bundle,
@@ -41,6 +38,8 @@ from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
+from egomotion_ros.runtimes.export_lint import lint
+from egomotion_ros.runtimes.export_weights import strip, write_graph, write_weights
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.parity import ParityReport, check_parity
 from egomotion_ros.runtimes.torch_runtime import TorchRuntime, graph_spec
@@ -51,10 +50,6 @@ from egomotion_ros.types import FPS, PLAN_FRAMES, WINDOW, CameraIntrinsics
 #: attention becomes one node, which TensorRT builds in fp32 only with an attribute that ONNX
 #: Runtime refuses).
 OPSET = 20
-#: Initializers smaller than this many bytes stay inside the graph.
-_INLINE = 1024
-_FORBIDDEN_OPS = {'If', 'Loop', 'Scan', 'NonZero', 'Unique', 'Compress', 'TopK', 'RandomNormal',
-                  'RandomUniform', 'RandomNormalLike', 'RandomUniformLike', 'Multinomial'}
 
 
 @dataclass
@@ -75,7 +70,7 @@ class Models:
         Raises ValueError when a part is missing, corrupt or does not fit the others.
         """
         directory = Path(directory)
-        reasoner = load_model(directory / 'reasoner', 'reasoner')
+        reasoner = load_model(directory / 'reasoner', 'reasoner').merge()
         text = TextEncoder.open(directory / 'reasoner' / FILES['text'],
                                 reasoner.config.text_tokens)
         if text.size > reasoner.config.text_vocabulary:
@@ -91,39 +86,66 @@ class Models:
 
 
 def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps: int = 8,
-                  guidance: float = 1.5, temperature: float = 0.0, references: int = 16,
+                  guidance: float = 1.0, temperature: float = 0.0, decoder: str | None = None,
+                  refinements: int = 0, references: int = 16,
                   progress: bool = True) -> ParityReport:
     """
     Write the bundle ``out`` and return how closely it follows torch.
 
-    ``steps``, ``guidance`` and ``temperature`` become the bundle's defaults.  Raises ValueError,
-    and writes nothing, when a graph fails the lint or parity is below the gate.
+    ``steps``, ``guidance``, ``temperature``, ``decoder`` (None: autoregressive where the reasoner
+    was trained for it) and ``refinements`` of the parallel one become the bundle's defaults.
+    Raises ValueError, and writes nothing, when the reasoner was not trained for the decoder, a
+    graph fails the lint or parity is below the gate.
     """
     if camera.width != camera.height:
         raise ValueError(f'the models take square images, the camera is {camera.width} x '
                          f'{camera.height}')
+    defaults = {'decoder': _decoder(models.reasoner, decoder, refinements),
+                'refinements': refinements, 'temperature': temperature}
     graphs = graph_modules(models.reasoner, models.generator, models.autoencoder, camera.width)
     with staged_directory(out) as folder:
-        protos = {}
-        for name, graph in tqdm(graphs.items(), desc='export', disable=not progress):
-            protos[name] = to_onnx(graph)
-            lint(name, protos[name])
-        _write_graphs(protos, folder)
+        write_graphs(graphs, folder, progress)
         models.text.save(folder / FILES['text'])
-        manifest = _manifest(models, graphs, folder, camera, steps, guidance, temperature)
+        manifest = _manifest(models, graphs, folder, camera, steps, guidance, defaults)
         write_manifest(folder, manifest)
         bundle = Bundle.open(folder)
         exported, reference = OrtRuntime(bundle.graphs), TorchRuntime(graphs)
         report = check_parity(bundle, models.text, reference, exported, references,
                               progress=progress)
         exported.close()
-        report.require()
+        report.require(exact=True)
         write_manifest(folder, manifest | {'parity': report.as_dict()})
         Bundle.open(folder)
     return report
 
 
-def to_onnx(graph: Graph) -> onnx.ModelProto:
+def _decoder(reasoner: Reasoner, asked: str | None, refinements: int) -> str:
+    trained = reasoner.config.decoder
+    decoder = asked or ('parallel' if trained == 'parallel' else 'autoregressive')
+    if decoder not in DECODERS or trained not in (decoder, 'both'):
+        raise ValueError(f'decoder {decoder!r}: the reasoner was trained for {trained}')
+    if refinements < 0 or refinements and (decoder, trained) != ('parallel', 'both'):
+        raise ValueError(f'{refinements} refinements: they need the parallel decoder of a '
+                         'reasoner that was trained for both')
+    return decoder
+
+
+def write_graphs(graphs: Mapping[str, Graph], folder: Path, progress: bool = True) -> None:
+    """
+    Trace all graphs, check them and write them with one weights file to ``folder``.
+
+    Raises ValueError, naming node and source line, when a graph fails the lint.
+    """
+    traced = {}
+    for name, graph in tqdm(graphs.items(), desc='export', disable=not progress):
+        traced[name] = trace(graph)
+    write_weights(traced, folder / FILES['weights'], progress)
+    for name, model in traced.items():
+        lint(name, ir.to_proto(model))
+        write_graph(model, folder / f'{name}.onnx')
+
+
+def trace(graph: Graph) -> ir.Model:
     """Trace a graph module with the dynamo exporter; all shapes are static."""
     # The exporter reports packages it could also serve; its errors are raised, not logged.
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
@@ -132,102 +154,36 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
         program = torch.onnx.export(
             graph, graph.example(), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=list(graph.inputs), output_names=list(graph.outputs), optimize=True)
-    proto = program.model_proto
-    # Traces of the exporting machine (file names, stack traces) do not belong in a bundle.
-    for node in proto.graph.node:
-        node.ClearField('metadata_props')
-        node.ClearField('doc_string')
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info,
-                  *proto.graph.initializer):
-        value.ClearField('metadata_props')
-    proto.graph.ClearField('metadata_props')
-    proto.ClearField('metadata_props')
-    _divide(proto.graph)
-    return proto
+    _divide(program.model.graph)
+    return program.model
 
 
-def _divide(graph: onnx.GraphProto) -> None:
+def to_onnx(graph: Graph) -> onnx.ModelProto:
+    """Trace a graph module into one self-contained model (below 2 GB)."""
+    return strip(ir.to_proto(trace(graph)))
+
+
+def _divide(graph: ir.Graph) -> None:
     """
     Write ``x * (1 / sqrt(...))`` as ``x / sqrt(...)``.
 
     That is the form in which ONNX Runtime recognises an RMS norm and runs it as one operator.
     """
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    for node in [node for node in graph.node if node.op_type == 'Reciprocal']:
-        using = users.get(node.output[0], [])
-        if len(using) == 1 and using[0].op_type == 'Mul':
-            other = [name for name in using[0].input if name != node.output[0]]
-            using[0].op_type = 'Div'
-            using[0].input[:] = [*other, node.input[0]]
-            graph.node.remove(node)
-
-
-def lint(name: str, proto: onnx.ModelProto) -> None:
-    """
-    Raise ValueError, listing every finding, unless the graph suits all runtimes.
-
-    Refused: control flow, data-dependent shapes, chance inside a graph, float64, shapes that are
-    not static, functions and operators outside the standard domain.
-    """
-    findings = []
-    for node in proto.graph.node:
-        if node.op_type in _FORBIDDEN_OPS:
-            findings.append(f'{node.op_type} ({node.name})')
-        if node.domain not in ('', 'ai.onnx'):
-            findings.append(f'{node.domain}.{node.op_type} is no standard operator')
-        if node.op_type == 'Cast' and any(item.name == 'to' and item.i == TensorProto.DOUBLE
-                                          for item in node.attribute):
-            findings.append(f'cast to float64 ({node.name})')
-    findings += [f'function {item.name}' for item in proto.functions]
-    findings += [f'float64 weights {item.name}' for item in proto.graph.initializer
-                 if item.data_type == TensorProto.DOUBLE]
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        tensor = value.type.tensor_type
-        if tensor.elem_type == TensorProto.DOUBLE:
-            findings.append(f'{value.name} is float64')
-        if not all(size.HasField('dim_value') for size in tensor.shape.dim):
-            findings.append(f'{value.name} has no static shape')
-    if findings:
-        raise ValueError(f'graph {name}: ' + '; '.join(findings))
-
-
-def _write_graphs(protos: Mapping[str, onnx.ModelProto], folder: Path) -> None:
-    """Write all graphs; equal weights of several graphs are stored once, in one safetensors."""
-    weights: dict[str, np.ndarray] = {}
-    users: list[tuple[TensorProto, str]] = []
-    for proto in protos.values():
-        for tensor in proto.graph.initializer:
-            array = np.ascontiguousarray(numpy_helper.to_array(tensor))
-            if array.nbytes < _INLINE:
-                continue
-            digest = hashlib.sha256(array.tobytes()).hexdigest()[:16]
-            key = f'{array.dtype}.{"x".join(map(str, array.shape))}.{digest}'
-            weights[key] = array
-            users.append((tensor, key))
-    path = folder / FILES['weights']
-    save_file(weights, path)
-    path.chmod(0o644)
-    with open(path, 'rb') as file:
-        length = int.from_bytes(file.read(8), 'little')
-        header = json.loads(file.read(length))
-    for tensor, key in users:
-        start, end = header[key]['data_offsets']
-        for field in ('raw_data', 'float_data', 'int64_data', 'int32_data'):
-            tensor.ClearField(field)
-        tensor.data_location = TensorProto.EXTERNAL
-        for label, value in (('location', path.name), ('offset', start + 8 + length),
-                             ('length', end - start)):
-            tensor.external_data.add(key=label, value=str(value))
-    for name, proto in protos.items():
-        (folder / f'{name}.onnx').write_bytes(proto.SerializeToString(deterministic=True))
+    for node in [node for node in graph if node.op_type == 'Reciprocal']:
+        using = list(node.outputs[0].uses())
+        if len(using) != 1 or using[0].node.op_type != 'Mul':
+            continue
+        product = using[0].node
+        other = product.inputs[1 - using[0].idx]
+        product.replace_input_with(0, other)
+        product.replace_input_with(1, node.inputs[0])
+        product.op_type = 'Div'
+        graph.remove(node, safe=True)
 
 
 def _manifest(models: Models, graphs: Mapping[str, Graph], folder: Path,
               camera: CameraIntrinsics, steps: int, guidance: float,
-              temperature: float) -> dict[str, Any]:
+              decoding: dict[str, Any]) -> dict[str, Any]:
     config = models.reasoner.config
 
     def describe_graph(name: str, graph: Graph) -> dict[str, Any]:
@@ -240,14 +196,18 @@ def _manifest(models: Models, graphs: Mapping[str, Graph], folder: Path,
     return {
         'format': FORMAT, 'package': __version__,
         'libraries': {name: version(name) for name in
-                      ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'transformers',
+                      ('torch', 'onnx', 'onnx-ir', 'onnxscript', 'onnxruntime', 'transformers',
                        'tokenizers', 'numpy')},
         'camera': {'width': camera.width, 'height': camera.height, 'hfov': camera.hfov},
         'motion': {'fps': FPS, 'frames': PLAN_FRAMES, 'window': WINDOW,
                    'windows': config.windows,
                    'features': models.autoencoder.config.features},
         'primitives': {'codebook': config.codes, 'levels': config.levels, 'layer': config.layer,
-                       'temperature': temperature},
+                       **decoding},
+        # What the graphs do with a picture themselves, for the record.
+        'processor': {'image_size': models.reasoner.family.size, 'resize': 'bilinear',
+                      'mean': config.image_mean or (0.5, 0.5, 0.5),
+                      'std': config.image_std or (0.5, 0.5, 0.5)},
         'text': {'length': config.text_tokens, 'size': models.text.size},
         'generator': {'channels': models.generator.config.channels, 'steps': steps,
                       'guidance': guidance},

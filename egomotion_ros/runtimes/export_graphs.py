@@ -1,10 +1,11 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The six graphs of a bundle as torch modules: what is exported, and what eager torch runs.
+The graphs of a bundle as torch modules: what is exported, and what eager torch runs.
 
 Shapes are static and the batch is one.  Each module's ``forward`` takes the graph's inputs in
-the order of ``inputs`` and returns its outputs in the order of ``outputs``.
+the order of ``inputs`` and returns its outputs in the order of ``outputs``.  Numbers go in and
+come out as float32, whatever the weights are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.generator import MotionGenerator
-from egomotion_ros.models.reasoner import Reasoner, attention_bias
+from egomotion_ros.models.reasoner import FORBIDDEN, Reasoner
 from egomotion_ros.types import WINDOW
 
 
@@ -52,35 +53,52 @@ class Prefill(Graph):
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor,
                 camera: Tensor) -> tuple[Tensor, ...]:
         """Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt."""
+        reasoner = self.reasoner
         # Cast first: TensorRT moves no uint8.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
-        tokens, mask = self.reasoner.prompt(pixels, text, text_mask, camera)
+        tokens, mask = reasoner.prompt(pixels, text, text_mask, camera)
         rows = tokens.shape[1]
         cache = DynamicCache()
-        states = self.reasoner.run(tokens, attention_bias(mask, rows).to(tokens.dtype),
-                                   torch.arange(rows)[None], cache)
+        states = reasoner.run(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
+                              torch.arange(rows)[None], cache)
         pairs = torch.stack([torch.stack([layer.keys[0], layer.values[0]])
                              for layer in cache.layers])
-        pairs = F.pad(pairs, (0, 0, 0, self.reasoner.config.windows))
-        return states, mask, pairs, self.reasoner.base_head(states[:, -1])
+        pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
+        return (states.float(), mask, pairs.float(),
+                reasoner.base_head(states[:, -1]).float())
 
 
-class Decode(Graph):
+class Cached(Graph):
+    """A graph over the prompt's cache; ``cache`` is its shape."""
+
+    def __init__(self, reasoner: Reasoner, cache: tuple[int, ...]) -> None:
+        super().__init__()
+        self.reasoner, self.cache = reasoner, cache
+        self.prompt = cache[3] - reasoner.config.windows
+
+    def example_cache(self) -> tuple[Tensor, Tensor]:
+        """Return an empty cache and a mask that shows the prompt."""
+        return (torch.zeros(self.cache),
+                torch.where(torch.arange(self.cache[3]) >= self.prompt, FORBIDDEN, 0.0)[None])
+
+    def past(self, cache: Tensor, rows: int) -> DynamicCache:
+        """Return the first ``rows`` slots as the layers take them."""
+        past = DynamicCache()
+        cache = cache[:, :, :, :rows].to(_dtype(self.reasoner))
+        for layer in range(cache.shape[0]):
+            past.update(cache[layer, 0][None], cache[layer, 1][None], layer)
+        return past
+
+
+class Decode(Cached):
     """One base code -> logits of the next, the code's own state, residual logits, cache rows."""
 
     inputs = ('token', 'index', 'cache', 'mask')
     outputs = ('logits', 'state', 'residual', 'rows')
 
-    def __init__(self, reasoner: Reasoner, cache: tuple[int, ...]) -> None:
-        super().__init__()
-        self.reasoner, self.cache = reasoner, cache
-
     def example(self) -> tuple[Tensor, ...]:
         """The first code after the prompt."""
-        slots = self.cache[3]
-        free = torch.arange(slots) >= slots - self.reasoner.config.windows
-        return (torch.tensor([0]), torch.tensor([0]), torch.zeros(self.cache),
-                torch.where(free, -1e4, 0.0)[None])
+        return (torch.tensor([0]), torch.tensor([0]), *self.example_cache())
 
     def forward(self, token: Tensor, index: Tensor, cache: Tensor,
                 mask: Tensor) -> tuple[Tensor, ...]:
@@ -90,17 +108,57 @@ class Decode(Graph):
         The row's own key and value are appended for this step and handed back as ``rows``
         (layers, K and V, heads, width); the caller writes them into the cache.
         """
-        past = DynamicCache()
-        for layer in range(cache.shape[0]):
-            past.update(cache[layer, 0][None], cache[layer, 1][None], layer)
-        prompt = cache.shape[3] - self.reasoner.config.windows
-        bias = F.pad(mask, (0, 1))[:, None, None, :]
+        past = self.past(cache, cache.shape[3])
+        bias = F.pad(mask, (0, 1))[:, None, None, :].to(_dtype(self.reasoner))
         state = self.reasoner.run(self.reasoner.embed_base(token[None]), bias,
-                                  (index + prompt)[None], past)
+                                  (index + self.prompt)[None], past)
         rows = torch.stack([torch.stack([layer.keys[0, :, -1], layer.values[0, :, -1]])
                             for layer in past.layers])
-        return (self.reasoner.base_head(state[:, 0]), state[:, 0],
-                self.reasoner.residual(state)[:, 0], rows)
+        return (self.reasoner.base_head(state[:, 0]).float(), state[:, 0].float(),
+                self.reasoner.residual(state)[:, 0].float(), rows.float())
+
+
+class Query(Cached):
+    """Every base code in one pass: the learned queries against the prompt."""
+
+    inputs = ('cache', 'mask')
+    outputs = ('logits',)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """An empty prompt."""
+        return self.example_cache()
+
+    def forward(self, cache: Tensor, mask: Tensor) -> Tensor:
+        """Logits (1, windows, codes); slots behind the prompt are not looked at."""
+        return self.reasoner.ask(mask[:, :self.prompt], self.past(cache, self.prompt)).float()
+
+
+class Refine(Cached):
+    """All base codes at once -> their states, residual logits, and logits of the codes after."""
+
+    inputs = ('tokens', 'cache', 'mask')
+    outputs = ('logits', 'states', 'residual')
+
+    def example(self) -> tuple[Tensor, ...]:
+        """The same code everywhere."""
+        return (torch.zeros(1, self.reasoner.config.windows, dtype=torch.long),
+                *self.example_cache())
+
+    def forward(self, tokens: Tensor, cache: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Run the rows of the codes against the prompt; row k's logits are of window k + 1."""
+        reasoner, windows = self.reasoner, self.reasoner.config.windows
+        causal = torch.ones(windows, windows, dtype=torch.bool).tril()
+        later = torch.zeros(windows, windows).masked_fill(~causal, FORBIDDEN)
+        bias = torch.cat([mask[:, :self.prompt].expand(windows, -1), later], dim=1)
+        states = reasoner.run(
+            reasoner.embed_base(tokens), bias[None, None].to(_dtype(reasoner)),
+            (torch.arange(windows) + self.prompt)[None], self.past(cache, self.prompt))
+        return (reasoner.base_head(states).float(), states.float(),
+                reasoner.residual(states).float())
+
+
+def _dtype(reasoner: Reasoner) -> torch.dtype:
+    return reasoner.base_head.weight.dtype
 
 
 class Condition(Graph):
@@ -216,13 +274,23 @@ def graph_modules(reasoner: Reasoner, generator: MotionGenerator,
             ('latent channels', autoencoder.config.channels, generator.config.channels)):
         if left != right:
             raise ValueError(f'{what}: the models disagree ({left} and {right})')
-    prefill = Prefill(reasoner, image_size).eval()
-    with torch.inference_mode():
-        states, _, cache, _ = prefill(*prefill.example())
-    rows = states.shape[1] + windows
-    graphs = {
-        'prefill': prefill, 'decode': Decode(reasoner, tuple(cache.shape)),
+    graphs = reasoner_graphs(reasoner, image_size)
+    rows = reasoner.prompt_rows + windows
+    graphs |= {
         'condition': Condition(generator, rows), 'step': Step(generator, rows),
         'encode': Encode(autoencoder, windows),
         'decode_motion': DecodeMotion(autoencoder, windows)}
+    return {name: graph.eval() for name, graph in graphs.items()}
+
+
+def reasoner_graphs(reasoner: Reasoner, image_size: int) -> dict[str, Graph]:
+    """Return the graphs of the reasoner; those of parallel decoding where it was trained for."""
+    text = reasoner.vlm.config.get_text_config()
+    depth = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
+    cache = (reasoner.config.layer, 2, text.num_key_value_heads,
+             reasoner.prompt_rows + reasoner.config.windows, depth)
+    graphs: dict[str, Graph] = {'prefill': Prefill(reasoner, image_size),
+                                'decode': Decode(reasoner, cache)}
+    if reasoner.queries is not None:
+        graphs |= {'query': Query(reasoner, cache), 'refine': Refine(reasoner, cache)}
     return {name: graph.eval() for name, graph in graphs.items()}

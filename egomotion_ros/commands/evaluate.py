@@ -41,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help='run the node on a camera for so long: rate, CPU, latency, memory')
     parser.add_argument('--json', action='store_true', help='print JSON alone')
     parser.add_argument('--picture', type=Path, help='write a sheet of scenes and paths (PNG)')
+    parser.add_argument('--video', type=Path,
+                        help='write a film of goals reached and missed, drawn by seed (MP4)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the scenes that --picture and --video show (default 0)')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +95,10 @@ def run(args: argparse.Namespace) -> int:
     rows += figures.camera_rows(details.get('camera path'), 'needs --camera-path MINUTES')
     if args.picture is not None:
         from egomotion_ros.evaluation.sheet import draw_sheet
-        draw_sheet(questions, motions, args.picture)
+        draw_sheet(questions, motions, args.picture, seed=args.seed)
+    if args.video is not None:
+        from egomotion_ros.evaluation.film import write_film
+        write_film(args.video, questions, motions, Retargeter(pipeline.robot), seed=args.seed)
     report = {'bundle': pipeline.bundle.hash, 'rows': [row.as_dict() for row in rows],
               'details': details}
     print(json.dumps(report, indent=2) if args.json else
@@ -128,6 +135,11 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be at least 1, got {value}')
+    for path in (args.picture, args.video):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f'{path}: its folder does not exist')
+    if args.seed < 0:
+        raise ValueError(f'--seed must be at least 0, got {args.seed}')
     if args.camera_path is None:
         return
     if not 0 < args.camera_path <= 600:

@@ -11,7 +11,6 @@ from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.body.skeleton import BODY_TO_WORLD
-from egomotion_ros.data.episodes import MotionBank
 from egomotion_ros.data.episodes_bank import make_bank
 from egomotion_ros.data.gait import (
     GaitLibrary,
@@ -20,6 +19,7 @@ from egomotion_ros.data.gait import (
     _without_heading,
     extract_strides,
 )
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.synthesis_legs import pin_legs
 from egomotion_ros.data.synthesis_steps import FeetPlan, _planted
 from egomotion_ros.types import HumanMotion

@@ -35,7 +35,8 @@ PICTURES = {
 #: Digests of all their sentences, one a line.
 SENTENCES = {'train': 'ada66070462ba703', 'val': '141aa477582d1f4f', 'test': '085be7471fb2083e'}
 #: Digests of one sentence of an action for each of the first 20 test scenes.
-QUESTIONS = {'walk_to': 'd9a3c9013fddf4e2', 'turn_to': '9a79d5cc6b64f48c', 'stop_at': '4840b4b334e828d2'}
+QUESTIONS = {'walk_to': 'd9a3c9013fddf4e2', 'turn_to': '9a79d5cc6b64f48c',
+             'stop_at': '4840b4b334e828d2'}
 
 
 def _digest(lines):
@@ -52,7 +53,7 @@ def test_simple_scenes_are_those_of_the_first_release(split):
             assert table.shape == (6, 10)
             tables.append(table.astype(float).sum())
             pictures.append(renderer.render(scene).mean())
-            sentences += [e[0].text for e in scene_episodes(scene, table, None)]
+            sentences += [e.command.text for e in scene_episodes(scene, table, None)]
     np.testing.assert_allclose(tables, TABLES[split], atol=2e-3)
     # OpenGL implementations round differently; another scene is off by much more.
     np.testing.assert_allclose(pictures, PICTURES[split], atol=0.5)

@@ -10,8 +10,11 @@ A set is a folder of plain ``.npy`` files, read by memory mapping and never unpi
     shard-00000/images.npy (S, 128, 128, 3) uint8 pictures, one a scene
     shard-00000/camera.npy (S, 3) float32         camera height (m), pitch, yaw (rad)
     shard-00000/objects.npy (S, 6, 10) float32    object table (scenes.OBJECT_COLUMNS)
+    shard-00000/height.npy (S, 6) float32         height of the objects' centres (m)
+    shard-00000/view.npy (S, 2) float32           field of the camera across and down (rad)
     shard-00000/scene_seed.npy (S,) int64
     shard-00000/{scene,action,target,motion}.npy (E,) int32, goal.npy (E, 3), instruction.npy
+    shard-00000/hands.npy (E, 2, 3) float32       targets of left and right hand, NaN when idle
 
 The motion bank is made first; every scene is then built *around* motions of the bank: an object
 is placed where the end of a recorded walk is its stop point, so that picture and motion agree
@@ -20,7 +23,6 @@ exactly and a bank of some thousand motions serves any number of scenes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import json
 import multiprocessing
 from pathlib import Path
@@ -28,72 +30,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.data.instructions import (
-    ACTIONS,
-    OBJECT_ACTIONS,
-    Command,
-    free_command,
-    object_command,
-)
-from egomotion_ros.data.scenes import (
-    OBJECT_COLUMNS,
-    SPLITS,
-    Scene,
-    sample_scene,
-    scene_seed,
-)
+from egomotion_ros.data.episodes_commands import scene_episodes
+from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.data.scenes import KINDS, MAX_OBJECTS, OBJECT_COLUMNS, SPLITS, scene_seed
+from egomotion_ros.data.scenes_furnished import draw_scene
+from egomotion_ros.data.scenes_view import CAMERA
 
 #: Scenes of one shard.
 SHARD = 500
 #: Longest instruction (bytes of UTF-8).
 TEXT_BYTES = 96
-_VERSION = 1
+#: Version that is written, and those that are read.
+_VERSION, _READ = 2, (1, 2)
 _PER_SHARD = ('camera', 'objects', 'scene_seed')
 _PER_EPISODE = ('scene', 'action', 'target', 'motion', 'goal', 'instruction')
-
-
-@dataclass(frozen=True)
-class MotionBank:
-    """
-    Motions to build scenes around.
-
-    ``features`` (M, 152, 140) float16; ``action`` (M,) index of ACTIONS; ``goal`` (M, 3) true end
-    pose (x, y, yaw) in the start frame; ``parameter`` (M,) what was asked: metres of
-    ``walk_forward``, radians of ``turn``, 1 for a right-handed ``wave``, else 0; ``performance``
-    (M,) index of the source performance, ``oracle`` (M, 3) the goal that was asked for.
-    """
-
-    features: np.ndarray
-    action: np.ndarray
-    goal: np.ndarray
-    parameter: np.ndarray
-    performance: np.ndarray
-    oracle: np.ndarray
-
-    def of(self, action: str) -> np.ndarray:
-        """Indices of the motions of an action (``stop_at`` shares those of ``walk_to``)."""
-        action = 'walk_to' if action == 'stop_at' else action
-        return np.flatnonzero(self.action == ACTIONS.index(action))
-
-    def under_way(self) -> np.ndarray:
-        """(M,) True for motions that do not start at rest: only a prefix makes them definite."""
-        return np.abs(np.asarray(self.features[:, :8, 1], np.float32)).mean(1) > 0.3
-
-    def save(self, folder: Path) -> None:
-        """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""
-        np.save(folder / 'motions.npy', self.features.astype(np.float16))
-        for name in ('action', 'goal', 'parameter', 'performance', 'oracle'):
-            np.save(folder / f'motion_{name}.npy', getattr(self, name))
-
-    @classmethod
-    def load(cls, folder: Path) -> MotionBank:
-        """Memory-map a saved bank."""
-        rest = {name: np.load(folder / f'motion_{name}.npy', allow_pickle=False)
-                for name in ('action', 'goal', 'parameter', 'performance', 'oracle')}
-        features = np.load(folder / 'motions.npy', mmap_mode='r', allow_pickle=False)
-        if features.ndim != 3 or any(len(v) != len(features) for v in rest.values()):
-            raise ValueError(f'{folder}: motion arrays disagree in length')
-        return cls(features, **rest)
+#: Arrays the first version lacks, and what they are there: nothing to reach, the full view.
+_SINCE_2 = {'height': ('camera', (MAX_OBJECTS,), np.nan), 'view': ('camera', (2,), CAMERA.hfov),
+            'hands': ('action', (2, 3), np.nan)}
 
 
 class ShardedArray:
@@ -128,20 +82,29 @@ class EpisodeSet:
     An episode set on disk; open one with :meth:`open`.
 
     Scenes S: ``images`` (S, 128, 128, 3) uint8, ``camera`` (S, 3), ``objects`` (S, 6, 10),
-    ``scene_seed`` (S,).  Episodes E: ``scene`` (E,) index of the scene, ``action``, ``target``
-    (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start frame, ``motion`` (E,) index into
-    the bank (-1: none); :meth:`instruction` and :meth:`motion_features` by episode.
+    ``scene_seed`` (S,), ``height`` (S, 6) of the objects' centres (m), ``view`` (S, 2) field of
+    the camera across and down (rad); ``kind`` of all scenes.  Episodes E: ``scene`` (E,) index
+    of the scene, ``action``, ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
+    frame, ``hands`` (E, 2, 3) targets of the left and the right hand there (NaN: idle),
+    ``motion`` (E,) index into the bank (-1: none); :meth:`instruction` and
+    :meth:`motion_features` by episode.
     """
 
-    def __init__(self, folder: Path, shards: list[Path]) -> None:
-        self.folder = folder
-        columns: dict[str, list[np.ndarray]] = {k: [] for k in (*_PER_SHARD, *_PER_EPISODE)}
+    def __init__(self, folder: Path, shards: list[Path], kind: str = 'simple') -> None:
+        self.folder, self.kind = folder, kind
+        columns: dict[str, list[np.ndarray]] = {
+            k: [] for k in (*_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}
         images = []
         scenes = 0
         for shard in shards:
             images.append(np.load(shard / 'images.npy', mmap_mode='r', allow_pickle=False))
             for name, parts in columns.items():
-                parts.append(np.load(shard / f'{name}.npy', allow_pickle=False))
+                path = shard / f'{name}.npy'
+                if name in _SINCE_2 and not path.exists():
+                    like, shape, value = _SINCE_2[name]
+                    parts.append(np.full((len(columns[like][-1]), *shape), value, np.float32))
+                else:
+                    parts.append(np.load(path, allow_pickle=False))
             columns['scene'][-1] = columns['scene'][-1] + scenes
             scenes += len(images[-1])
             if len(columns['objects'][-1]) != len(images[-1]):
@@ -157,6 +120,9 @@ class EpisodeSet:
         self.target: np.ndarray = joined['target']
         self.goal: np.ndarray = joined['goal']
         self.motion: np.ndarray = joined['motion']
+        self.hands: np.ndarray = joined['hands']
+        self.height: np.ndarray = joined['height']
+        self.view: np.ndarray = joined['view']
         self._instructions = joined['instruction']
         self.bank = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
         if self.bank is not None and self.motion.max(initial=-1) >= len(self.bank.features):
@@ -169,13 +135,15 @@ class EpisodeSet:
         info = folder / 'episodes.json'
         if not info.is_file():
             raise ValueError(f'{folder} is not an episode set: episodes.json is missing')
-        version = json.loads(info.read_text()).get('version')
-        if version != _VERSION:
-            raise ValueError(f'{folder}: version {version} of the format, expected {_VERSION}')
+        facts = json.loads(info.read_text())
+        version, kind = facts.get('version'), facts.get('kind', 'simple')
+        if version not in _READ or kind not in KINDS:
+            raise ValueError(f'{folder}: version {version} of the format with {kind} scenes, '
+                             f'expected version {_READ} with scenes of {KINDS}')
         shards = sorted(p.parent for p in folder.glob('shard-*/done'))
         if not shards:
             raise ValueError(f'{folder}: no finished shard')
-        return cls(folder, shards)
+        return cls(folder, shards, kind)
 
     def __len__(self) -> int:
         return len(self.action)
@@ -200,83 +168,38 @@ class EpisodeSet:
         return np.asarray(self.bank.features[int(self.motion[episode])], np.float32)
 
 
-def scene_episodes(scene: Scene, table: np.ndarray,
-                   bank: MotionBank | None) -> list[tuple[Command, int, np.ndarray]]:
-    """
-    Commands for a scene, with the motion's index in the bank (-1) and the goal (x, y, yaw).
-
-    Every visible object is asked for.  Without a bank each gets two object actions; with one,
-    actions whose straight way is blocked become turns, and one or two commands name no object.
-    """
-    rng = np.random.default_rng([scene.seed, 1])
-    result = []
-    for i, item in enumerate(scene.objects):
-        row = dict(zip(OBJECT_COLUMNS, table[i], strict=True))
-        if not row['visible']:
-            continue
-        if bank is None:
-            actions = rng.choice(OBJECT_ACTIONS, 2, replace=False, p=(0.5, 0.25, 0.25))
-        else:
-            actions = [rng.choice(OBJECT_ACTIONS, p=(0.65, 0.15, 0.2))]
-            if not row['clear']:
-                actions = ['turn_to']
-        for action in map(str, actions):
-            command = object_command(action, i, item.colour, item.shape, rng, scene.split)
-            goal = item.stop_pose()
-            if action == 'turn_to':
-                goal = np.array([0.0, 0.0, item.bearing])
-            motion = -1
-            if bank is not None:
-                motion = item.stop
-                if action == 'turn_to':
-                    turns = bank.of('turn_to')
-                    near = np.argsort(np.abs(bank.goal[turns, 2] - item.bearing))[:3]
-                    motion = int(turns[rng.choice(near)])
-            result.append((command, motion, goal))
-    if bank is not None:
-        for _ in range(1 + int(rng.random() < 0.5)):
-            action = str(rng.choice(('walk_forward', 'turn', 'stand_still', 'wave'),
-                                    p=(0.3, 0.4, 0.15, 0.15)))
-            command = free_command(action, rng, scene.split)
-            wanted = parameter_of(command.params)
-            fitting = bank.of(action)
-            fitting = fitting[np.abs(bank.parameter[fitting] - wanted) < 1e-3]
-            motion = int(rng.choice(fitting))
-            result.append((command, motion, bank.oracle[motion]))
-    return result
-
-
-def parameter_of(params: dict[str, float | str]) -> float:
-    """The one number of a command's parameters, as :class:`MotionBank` stores it."""
-    if 'side' in params:
-        return float(params['side'] == 'right')
-    return float(params.get('distance', params.get('angle', 0.0)))
-
-
 def write_episodes(folder: str | Path, split: str, scenes: int, seed: int = 0, workers: int = 1,
-                   bank: MotionBank | None = None) -> None:
+                   bank: MotionBank | None = None, kind: str = 'simple') -> None:
     """
     Write an episode set of ``scenes`` scenes into ``folder``; finished shards are kept.
 
-    ``seed`` 0..9 picks the range of scenes; ``workers`` processes render.  A bank found in the
-    folder is used when none is given.
+    ``kind`` of the scenes, one of :data:`egomotion_ros.data.scenes.KINDS`; ``seed`` 0..9 picks
+    the range of scenes; ``workers`` processes render.  A bank found in the folder is used when
+    none is given; it must have been made for scenes of that kind.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
     if scenes < 1 or workers < 1 or not 0 <= seed <= 9:
         raise ValueError(f'scenes and workers must be >= 1 and seed in 0..9, got {scenes}, '
                          f'{workers}, {seed}')
+    if kind not in KINDS:
+        raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / 'episodes.json').exists():
+        before = json.loads((folder / 'episodes.json').read_text())
+        if (before.get('kind', 'simple'), before.get('split')) != (kind, split):
+            raise ValueError(f'{folder} holds a {before.get("split")} set of '
+                             f'{before.get("kind", "simple")} scenes already')
     if bank is not None:
         bank.save(folder)
     (folder / 'episodes.json').write_text(json.dumps(
-        {'version': _VERSION, 'split': split, 'seed': seed, 'actions': ACTIONS,
+        {'version': _VERSION, 'kind': kind, 'split': split, 'seed': seed, 'actions': ACTIONS,
          'object_columns': OBJECT_COLUMNS}, indent=1))
-    jobs = [(folder, split, seed * 1_000_000 + start, min(SHARD, scenes - start), start // SHARD)
-            for start in range(0, scenes, SHARD)]
-    jobs = [job for job in jobs if not (_shard_path(folder, job[4]) / 'done').exists()]
-    progress = tqdm(total=sum(job[3] for job in jobs), unit='scene', desc=f'{split} scenes')
+    jobs = [(folder, split, kind, seed * 1_000_000 + start, min(SHARD, scenes - start),
+             start // SHARD) for start in range(0, scenes, SHARD)]
+    jobs = [job for job in jobs if not (_shard_path(folder, job[-1]) / 'done').exists()]
+    progress = tqdm(total=sum(job[4] for job in jobs), unit='scene', desc=f'{split} scenes')
     if workers == 1:
         for job in jobs:
             progress.update(_write_shard(job))
@@ -291,36 +214,41 @@ def _shard_path(folder: Path, number: int) -> Path:
     return folder / f'shard-{number:05d}'
 
 
-def _write_shard(job: tuple[Path, str, int, int, int]) -> int:
+def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     """Draw, render and store the scenes of one shard; returns their count."""
     from egomotion_ros.data.render import SceneRenderer
-    folder, split, first, count, number = job
+    folder, split, kind, first, count, number = job
     bank = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
-    walks = bank.of('walk_to') if bank is not None else None
-    stops = bank.goal[walks, :2] if bank is not None else None
-    arrays: dict[str, list] = {name: [] for name in ('images', *_PER_SHARD, *_PER_EPISODE)}
+    ends = bank.ends() if bank is not None else None
+    arrays: dict[str, list] = {
+        name: [] for name in ('images', *_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}
     with SceneRenderer() as renderer:
         for k in range(count):
-            scene = sample_scene(scene_seed(split, first + k), stops)
+            scene = draw_scene(scene_seed(split, first + k), kind, ends)
             table = scene.table()
             arrays['images'].append(renderer.render(scene))
             arrays['camera'].append((scene.camera.height, scene.camera.pitch, scene.camera.yaw))
             arrays['objects'].append(table)
             arrays['scene_seed'].append(scene.seed)
-            for command, motion, goal in scene_episodes(scene, table, bank):
-                if bank is not None and command.action in ('walk_to', 'stop_at'):
-                    motion = int(walks[motion])
+            height = np.full(MAX_OBJECTS, np.nan)
+            height[:len(scene.objects)] = [item.position[2] for item in scene.objects]
+            arrays['height'].append(height)
+            arrays['view'].append(scene.view or (CAMERA.hfov, CAMERA.hfov))
+            for episode in scene_episodes(scene, table, bank):
+                command = episode.command
                 arrays['scene'].append(k)
                 arrays['action'].append(command.action_id)
                 arrays['target'].append(command.target)
-                arrays['motion'].append(motion)
-                arrays['goal'].append(goal)
+                arrays['motion'].append(episode.motion)
+                arrays['goal'].append(episode.goal)
+                arrays['hands'].append(episode.hands)
                 text = command.text.encode('utf-8')
                 if len(text) > TEXT_BYTES:
                     raise ValueError(f'instruction longer than {TEXT_BYTES} bytes: {text!r}')
                 arrays['instruction'].append(text)
     types = {'images': np.uint8, 'camera': np.float32, 'objects': np.float32,
-             'scene_seed': np.int64, 'goal': np.float32, 'instruction': f'S{TEXT_BYTES}'}
+             'scene_seed': np.int64, 'goal': np.float32, 'hands': np.float32,
+             'height': np.float32, 'view': np.float32, 'instruction': f'S{TEXT_BYTES}'}
     path = _shard_path(folder, number)
     path.mkdir(exist_ok=True)
     for name, values in arrays.items():

@@ -11,28 +11,37 @@ import numpy as np
 from tqdm import tqdm
 
 from egomotion_ros.body.features import FEATURE_DIM, integrate_root, motion_to_features
-from egomotion_ros.data.episodes import MotionBank, parameter_of
+from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.data.episodes_commands import SWEEP, parameter_of
 from egomotion_ros.data.gait import GaitLibrary
+from egomotion_ros.data.hands import HANDS, hand_points
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import SPLITS
+from egomotion_ros.data.scenes_furnished import APART, REACH_DISTANCES, REACH_HEIGHTS
 from egomotion_ros.data.synthesis import FRAMES, action_goal, end_pose, synthesise
 
 #: Shares of a bank by action; stop_at uses the motions of walk_to.
-SHARES = {'walk_to': 0.64, 'turn_to': 0.13, 'walk_forward': 0.06, 'turn': 0.1,
-          'stand_still': 0.03, 'wave': 0.04}
+SHARES = {
+    'simple': {'walk_to': 0.64, 'turn_to': 0.13, 'walk_forward': 0.06, 'turn': 0.1,
+               'stand_still': 0.03, 'wave': 0.04},
+    'furnished': {'walk_to': 0.42, 'reach': 0.26, 'turn_to': 0.09, 'walk_forward': 0.05,
+                  'turn': 0.08, 'stand_still': 0.02, 'wave': 0.03, 'search': 0.02},
+}
 #: Metres from the start to a stop point, and bearings (rad), that objects in view can have.
 STOP_DISTANCES, BEARINGS = (0.25, 3.8), (-np.radians(50), np.radians(50))
 _CHUNK = 50
 
 
-def plan_bank(count: int, split: str, seed: int = 0) -> list[tuple[str, dict]]:
+def plan_bank(count: int, split: str, seed: int = 0,
+              kind: str = 'simple') -> list[tuple[str, dict]]:
     """Actions and parameters of ``count`` motions, by action in the proportions of SHARES."""
     if split not in SPLITS or count < 100:
         raise ValueError(f'expected a split of {SPLITS} and at least 100 motions, '
                          f'got {split!r}, {count}')
     rng = np.random.default_rng([SPLITS.index(split), seed, 2])
     wanted: list[tuple[str, dict]] = []
-    for action, share in SHARES.items():
+    for action, share in SHARES[kind].items():
         number = max(round(share * count), 12)
         if action == 'walk_to':
             # Stratified: two low-discrepancy sequences leave no hole among the stop points.
@@ -44,21 +53,42 @@ def plan_bank(count: int, split: str, seed: int = 0) -> list[tuple[str, dict]]:
                        for r, a in zip(radius, angle, strict=True)]
         elif action == 'turn_to':
             wanted += [(action, {'angle': a}) for a in np.linspace(*BEARINGS, number)]
+        elif action == 'reach':
+            wanted += _reaches(number, rng)
+        elif action == 'search':
+            wanted += [(action, {'angle': SWEEP})] * number
         else:
-            options = free_parameters()[action]
+            options = free_parameters(kind)[action]
             wanted += [(action, options[k % len(options)]) for k in range(number)]
     return wanted
 
 
+def _reaches(number: int, rng: np.random.Generator) -> list[tuple[str, dict]]:
+    """Reaches spread over distance, bearing, height and hands: an additive recurrence."""
+    # Powers of the root of x^5 = x + 1 (Roberts' R4 sequence).
+    share = (np.arange(number)[:, None] * 1.1673039782614187 ** -np.arange(1.0, 5.0)
+             + rng.random(4)) % 1
+    wanted = []
+    for row in share:
+        away = REACH_DISTANCES[0] + np.ptp(REACH_DISTANCES) * row[0]
+        bearing = BEARINGS[0] + np.ptp(BEARINGS) * row[1]
+        side = 'left' if row[3] < 0.37 else 'right' if row[3] < 0.74 else 'both'
+        wanted.append(('reach', {
+            'side': side, 'distance': float(away), 'bearing': float(bearing),
+            'height': float(REACH_HEIGHTS[0] + np.ptp(REACH_HEIGHTS) * row[2]),
+            'apart': float(rng.uniform(*APART))}))
+    return wanted
+
+
 def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
-              workers: int = 1) -> MotionBank:
+              workers: int = 1, kind: str = 'simple') -> MotionBank:
     """
     Synthesise about ``count`` motions from the performances of ``split``.
 
     The result depends on the arguments only, not on ``workers``.
     """
     part = library.of(split)
-    wanted = plan_bank(count, split, seed)
+    wanted = plan_bank(count, split, seed, kind)
     jobs = [(part, split, seed, first, wanted[first:first + _CHUNK])
             for first in range(0, len(wanted), _CHUNK)]
     progress = tqdm(total=len(wanted), unit='motion', desc=f'{split} motions')
@@ -81,14 +111,16 @@ def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
         goal=np.concatenate([c[1] for c in chunks]),
         parameter=np.array([parameter_of(p) for _, p in wanted]),
         performance=performance,
-        oracle=np.array([action_goal(a, p) for a, p in wanted]))
+        oracle=np.array([action_goal(a, p) for a, p in wanted]),
+        hands=np.concatenate([c[3] for c in chunks]))
 
 
-def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Features, end poses and performances of some motions."""
+def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
+    """Features, end poses, performances and final hand points of some motions."""
     library, split, seed, first, wanted = job
     features = np.empty((len(wanted), FRAMES, FEATURE_DIM), np.float16)
     goals = np.empty((len(wanted), 3))
+    hands = np.full((len(wanted), 2, 3), np.nan)
     performances = []
     for k, (action, params) in enumerate(wanted):
         rng = np.random.default_rng([SPLITS.index(split), seed, 3, first + k])
@@ -96,17 +128,22 @@ def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str]]:
         motion = synthesise(action, params, rng, library, split, stride)
         features[k] = motion_to_features(motion)
         goals[k] = end_pose(motion)
+        if action == 'reach':
+            points = hand_points(forward_kinematics(motion.root_position[-1],
+                                                    motion.rotations[-1]))
+            used = list(HANDS[str(params['side'])])
+            hands[k, used] = points[used]
         performances.append(library.strides[stride].performance)
-    return features, goals, performances
+    return features, goals, performances, hands
 
 
 def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, count: int,
-                      seed: int = 0, workers: int = 1) -> MotionBank:
+                      seed: int = 0, workers: int = 1, kind: str = 'simple') -> MotionBank:
     """The bank in ``folder``; made and saved first when there is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / 'motions.npy').exists():
-        make_bank(library, split, count, seed, workers).save(folder)
+        make_bank(library, split, count, seed, workers, kind).save(folder)
     return MotionBank.load(folder)
 
 
@@ -138,4 +175,5 @@ def with_moving_starts(bank: MotionBank, count: int, seed: int = 0) -> MotionBan
         goal=np.concatenate([bank.goal, goals]),
         parameter=np.concatenate([bank.parameter, bank.parameter[chosen]]),
         performance=np.concatenate([bank.performance, bank.performance[chosen]]),
-        oracle=np.concatenate([bank.oracle, goals]))
+        oracle=np.concatenate([bank.oracle, goals]),
+        hands=np.concatenate([bank.hands, np.full((count, 2, 3), np.nan)]))

@@ -27,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--moving-starts', type=int, default=0, metavar='N',
                         help='append N walks that are already under way to the bank; scenes '
                              'written from then on use them as well (default: 0)')
+    parser.add_argument('--kind', choices=('furnished', 'simple'), default='furnished',
+                        help='furnished rooms with all actions, or bare rooms with the seven '
+                             'actions of the first release (default: furnished)')
     parser.add_argument('--seed', type=int, default=0, metavar='S',
                         help='range of scenes, 0 to 9 (default: 0)')
     parser.add_argument('--workers', type=int, default=1, metavar='N',
@@ -44,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     if args.library is not None:
         gait = GaitLibrary.cut(MotionLibrary.open(args.library))
         bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
-                                 args.workers)
+                                 args.workers, args.kind)
         if args.moving_starts and not bank.under_way().any():
             with_moving_starts(bank, args.moving_starts, args.seed).save(args.out)
-    write_episodes(args.out, args.split, args.scenes, args.seed, args.workers)
+    write_episodes(args.out, args.split, args.scenes, args.seed, args.workers,
+                   kind=args.kind)
     written = EpisodeSet.open(args.out)
     print(f'{len(written.images)} scenes, {len(written)} episodes -> {args.out}')
     for number, action in enumerate(ACTIONS):

@@ -29,6 +29,7 @@ from egomotion_ros.body.rotations import (
     yaw_matrix,
 )
 from egomotion_ros.body.skeleton import MIRROR, REST_PELVIS_HEIGHT
+from egomotion_ros.data.clips import Clip, extract_clips
 from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.types import HumanMotion
 
@@ -96,11 +97,19 @@ class GaitLibrary:
     strides: tuple[Stride, ...]
     postures: tuple[Posture, ...]
     gestures: tuple[Gesture, ...]
+    clips: tuple[Clip, ...] = ()
 
     def of(self, split: str) -> GaitLibrary:
-        """Blocks of the performances of one split; ValueError when a kind is missing."""
+        """
+        Blocks of the performances of one split; ValueError when a kind is missing.
+
+        Clips of an action that the split has none of are shared with it from the others.
+        """
+        own = {c.action for c in self.clips if c.split == split}
         part = GaitLibrary(*(tuple(b for b in blocks if b.split == split)
-                             for blocks in (self.strides, self.postures, self.gestures)))
+                             for blocks in (self.strides, self.postures, self.gestures)),
+                           tuple(c for c in self.clips
+                                 if c.split == split or c.action not in own))
         if not part.strides or not part.postures:
             raise ValueError(f'split {split!r} of the motion library has {len(part.strides)} '
                              f'walking strides and {len(part.postures)} standing poses; both '
@@ -110,7 +119,7 @@ class GaitLibrary:
     @classmethod
     def cut(cls, library: MotionLibrary) -> GaitLibrary:
         """Cut all blocks of a motion library; strides of walks only, gestures of signals only."""
-        strides, postures, gestures = [], [], []
+        strides, postures, gestures, clips = [], [], [], []
         for take in library.takes():
             origin = (take.motion, take.performance, take.split)
             if take.action == 'walk':
@@ -119,12 +128,13 @@ class GaitLibrary:
                 postures += extract_postures(*origin)
             if any(word in take.label for word in ('signal', 'traffic', 'wave')):
                 gestures += extract_gestures(*origin)
-        return cls(tuple(strides), tuple(postures), tuple(gestures))
+            clips += extract_clips(take)
+        return cls(tuple(strides), tuple(postures), tuple(gestures), tuple(clips))
 
     def save(self, path: str | Path) -> None:
         """Write all blocks into one ``.npz`` of plain arrays."""
         arrays: dict[str, np.ndarray] = {}
-        for kind in ('strides', 'postures', 'gestures'):
+        for kind in _KINDS:
             blocks = getattr(self, kind)
             arrays[f'{kind}.count'] = np.array(len(blocks))
             for i, block in enumerate(blocks):
@@ -135,10 +145,9 @@ class GaitLibrary:
     @classmethod
     def load(cls, path: str | Path) -> GaitLibrary:
         """Read what :meth:`save` wrote."""
-        kinds = {'strides': Stride, 'postures': Posture, 'gestures': Gesture}
         out = []
         with np.load(path, allow_pickle=False) as arrays:
-            for kind, make in kinds.items():
+            for kind, make in _KINDS.items():
                 blocks = []
                 for i in range(int(arrays[f'{kind}.count'])):
                     values = {f: arrays[f'{kind}.{i}.{f}'] for f in make.__dataclass_fields__}
@@ -146,6 +155,10 @@ class GaitLibrary:
                                           for f, v in values.items()}))
                 out.append(tuple(blocks))
         return cls(*out)
+
+
+#: Kinds of blocks by the name of the field that holds them.
+_KINDS = {'strides': Stride, 'postures': Posture, 'gestures': Gesture, 'clips': Clip}
 
 
 def extract_strides(motion: HumanMotion, performance: str, split: str,

@@ -4,8 +4,9 @@
 What people say to ask for a motion: a small grammar of plain English.
 
 Every action has paraphrases for training and others that test data alone use
-(:func:`templates`).  Held-out sentences are new as wholes; nearly all of their words occur
-in training sentences.
+(:func:`templates`).  Held-out sentences of simple scenes are new as wholes, nearly all of their
+words occur in training sentences.  Furnished scenes bring more of both, and test sentences with
+verbs that no training sentence has (:data:`HELD_OUT_VERBS`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from egomotion_ros.data.scenes import COLOUR_NAMES, SHAPE_NAMES
+from egomotion_ros.data.instructions_furnished import PARAMETERS, TEST, TRAIN
+from egomotion_ros.data.scenes import COLOUR_NAMES, KINDS, SHAPE_NAMES
 
 #: Actions by id; ids are stored in data sets and never change.
-ACTIONS = ('walk_to', 'turn_to', 'stop_at', 'walk_forward', 'turn', 'stand_still', 'wave')
-#: Actions that need an object of the scene.
+ACTIONS = ('walk_to', 'turn_to', 'stop_at', 'walk_forward', 'turn', 'stand_still', 'wave',
+           'reach', 'run_forward', 'kick', 'jump', 'bend', 'search')
+#: Actions that end where an object of the scene says.
 OBJECT_ACTIONS = ('walk_to', 'turn_to', 'stop_at')
+#: All actions whose sentence names an object; searches name one that is out of view.
+NAMING_ACTIONS = (*OBJECT_ACTIONS, 'reach', 'search')
 
 #: Words for each shape; the first is the plain one.
 SHAPE_WORDS = {
@@ -80,6 +85,9 @@ _ANGLES = {
 }
 _HANDS = {'right': ('', ' with your right hand', ' with one hand'),
           'left': (' with your left hand',)}
+_REACHING = {'left': ('with your left hand', 'with the left hand'),
+             'right': ('with your right hand', 'with the right hand'),
+             'both': ('with both hands', 'with both your hands', 'with your two hands')}
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,10 @@ class Command:
     """
     What is asked: an action and its parameters.
 
-    ``params`` holds ``distance`` (m) for ``walk_forward``, ``angle`` (rad, positive left) for
-    ``turn``, ``side`` ('left' or 'right') for ``wave``; actions on an object name it by
-    ``target``, its index in the scene (-1: none).
+    ``params`` holds ``distance`` (m) for ``walk_forward`` and ``run_forward``, ``angle`` (rad,
+    positive left) for
+    ``turn``, ``side`` ('left' or 'right') for ``wave``, 'both' as well for ``reach``; actions on
+    an object name it by ``target``, its index in the scene (-1: none).
     """
 
     action: str
@@ -103,11 +112,24 @@ class Command:
         return ACTIONS.index(self.action)
 
 
-def templates(action: str, split: str) -> tuple[str, ...]:
-    """Sentence patterns of an action: the held-out ones for ``test``, else the training ones."""
+def templates(action: str, split: str, kind: str = 'simple') -> tuple[str, ...]:
+    """
+    Sentence patterns of an action: the held-out ones for ``test``, else the training ones.
+
+    ``kind`` of the scenes they are used in; those of simple scenes never change.
+    """
     if action not in ACTIONS:
         raise ValueError(f'action must be one of {ACTIONS}, got {action!r}')
-    return (_TEST if split == 'test' else _TRAIN)[action]
+    if kind not in KINDS:
+        raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
+    patterns = (_TEST if split == 'test' else _TRAIN).get(action, ())
+    if kind == 'furnished':
+        if action in PARAMETERS:
+            patterns = tuple(p.replace('{d}', ' {p}').replace('{s}', '{p}') for p in patterns)
+        patterns += (TEST if split == 'test' else TRAIN).get(action, ())
+    if not patterns:
+        raise ValueError(f'{action} is not asked for in {kind} scenes')
+    return patterns
 
 
 def object_phrase(colour: int, shape: int, rng: np.random.Generator | None = None) -> str:
@@ -122,17 +144,38 @@ def object_phrase(colour: int, shape: int, rng: np.random.Generator | None = Non
 
 
 def object_command(action: str, target: int, colour: int, shape: int,
-                   rng: np.random.Generator, split: str) -> Command:
-    """A sentence that asks for an action on the object ``target`` of a scene."""
-    if action not in OBJECT_ACTIONS:
-        raise ValueError(f'action must be one of {OBJECT_ACTIONS}, got {action!r}')
-    text = _pick(rng, templates(action, split)).format(o=object_phrase(colour, shape, rng))
-    return Command(action, text, target)
+                   rng: np.random.Generator, split: str, kind: str = 'simple',
+                   side: str = 'right') -> Command:
+    """
+    A sentence that asks for an action on the object ``target`` of a scene.
+
+    ``reach`` is asked for with the hand or hands ``side``.
+    """
+    if action not in (OBJECT_ACTIONS if kind == 'simple' else NAMING_ACTIONS):
+        raise ValueError(f'action must be one of {OBJECT_ACTIONS}, and in furnished scenes '
+                         f'{NAMING_ACTIONS}, got {action!r} in {kind} scenes')
+    pattern = _pick(rng, templates(action, split, kind))
+    words = {'o': object_phrase(colour, shape, rng)}
+    if action != 'reach':
+        return Command(action, pattern.format(**words), target)
+    words['h'] = _pick(rng, _REACHING[side])
+    return Command(action, pattern.format(**words), target, {'side': side})
 
 
-def free_command(action: str, rng: np.random.Generator, split: str) -> Command:
+def free_command(action: str, rng: np.random.Generator, split: str,
+                 kind: str = 'simple') -> Command:
     """A sentence that asks for an action without an object, with parameters drawn at random."""
-    pattern = _pick(rng, templates(action, split))
+    if action not in free_parameters(kind):
+        raise ValueError(f'action must be one of {tuple(free_parameters(kind))} in {kind} '
+                         f'scenes, got {action!r}; objects take object_command()')
+    pattern = _pick(rng, templates(action, split, kind))
+    if kind == 'furnished':
+        if action in PARAMETERS:
+            name, options = PARAMETERS[action]
+            value = _pick(rng, tuple(options))
+            words = _pick(rng, options[value])
+            return Command(action, pattern.format(p=words), params={
+                name: float(np.radians(value)) if name == 'angle' else value})
     if action == 'walk_forward':
         metres = _pick(rng, tuple(_DISTANCES))
         words = _pick(rng, _DISTANCES[metres])
@@ -145,19 +188,23 @@ def free_command(action: str, rng: np.random.Generator, split: str) -> Command:
     if action == 'wave':
         side = 'left' if rng.random() < 0.3 else 'right'
         return Command(action, pattern.format(h=_pick(rng, _HANDS[side])), params={'side': side})
-    if action == 'stand_still':
-        return Command(action, pattern)
-    raise ValueError(f'{action!r} needs an object: use object_command()')
+    return Command(action, pattern)
 
 
-def free_parameters() -> dict[str, tuple[dict[str, float | str], ...]]:
+def free_parameters(kind: str = 'simple') -> dict[str, tuple[dict[str, float | str], ...]]:
     """Every parameter set :func:`free_command` can draw, by action."""
-    return {
+    sets: dict[str, tuple[dict[str, float | str], ...]] = {
         'walk_forward': tuple({'distance': d} for d in _DISTANCES),
         'turn': tuple({'angle': float(np.radians(a))} for a in _ANGLES),
         'stand_still': ({},),
         'wave': tuple({'side': s} for s in _HANDS),
     }
+    if kind == 'furnished':
+        sets |= {'kick': ({},), 'jump': ({},), 'bend': ({},)}
+        for action, (name, options) in PARAMETERS.items():
+            sets[action] = tuple({name: float(np.radians(v)) if name == 'angle' else v}
+                                 for v in options)
+    return sets
 
 
 def _pick(rng: np.random.Generator, options: tuple) -> object:

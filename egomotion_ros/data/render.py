@@ -24,19 +24,23 @@ import mujoco
 from egomotion_ros.data.scenes import (
     CAMERA,
     CONE_WIDTHS,
+    MAX_BOXES,
     MAX_OBJECTS,
     SHAPE_NAMES,
+    SMALL_CONES,
     TEXTURES,
+    Box,
     Scene,
     SceneObject,
-    camera_rotation,
 )
+from egomotion_ros.data.scenes_view import camera_rotation, view_window
 from egomotion_ros.types import CameraIntrinsics, CameraPose
 
 _PATTERNS = (('flat', 'none'), ('flat', 'random'), ('checker', 'none'), ('checker', 'edge'),
              ('gradient', 'random'))
 
 
+_CONES = (*CONE_WIDTHS, *SMALL_CONES)
 #: Half thickness of floor and walls (m); planes would be baked into the OpenGL context.
 _THIN = 0.05
 #: Floor, ceiling, four walls.
@@ -53,7 +57,7 @@ def _cone_vertices(width: float) -> np.ndarray:
 
 def add_assets(spec: mujoco.MjSpec) -> None:
     """Add the cone meshes and the surface patterns the scenes use to a MuJoCo spec."""
-    for i, width in enumerate(CONE_WIDTHS):
+    for i, width in enumerate(_CONES):
         vertices = _cone_vertices(width)
         spec.add_mesh(name=f'cone{i}', uservert=vertices.ravel())
     for i, (builtin, mark) in enumerate(_PATTERNS[:TEXTURES]):
@@ -78,7 +82,7 @@ def geom_of(item: SceneObject) -> tuple[int, np.ndarray, int]:
         return mujoco.mjtGeom.mjGEOM_BOX, np.array([half, half, 0.5 * item.height]), -1
     if name == 'cone':
         return (mujoco.mjtGeom.mjGEOM_MESH, np.array([half, half, 0.5 * item.height]),
-                int(np.argmin(np.abs(np.array(CONE_WIDTHS) - item.width))))
+                int(np.argmin(np.abs(np.array(_CONES) - item.width))))
     return mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([half, 0.5 * item.height, 0.0]), -1
 
 
@@ -125,6 +129,11 @@ def add_scene(spec: mujoco.MjSpec, scene: Scene, assets: bool = True) -> None:
         world.add_geom(name=f'object{i}', type=kind, size=size, pos=item.position,
                        quat=[np.cos(item.yaw / 2), 0, 0, np.sin(item.yaw / 2)],
                        rgba=[*item.rgb, 1], contype=0, conaffinity=0, **extra)
+    for i, box in enumerate(scene.boxes):
+        world.add_geom(name=f'box{i}', type=mujoco.mjtGeom.mjGEOM_BOX, size=box.half,
+                       pos=box.position, quat=[np.cos(box.yaw / 2), 0, 0, np.sin(box.yaw / 2)],
+                       rgba=[*box.rgb, 1], material=f'pattern{box.texture}',
+                       contype=0, conaffinity=0)
     lamp = scene.lights
     world.add_light(name='lamp', pos=lamp.position, dir=lamp.direction, diffuse=lamp.lamp,
                     castshadow=False, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
@@ -150,8 +159,11 @@ class SceneRenderer:
                            material='pattern0')
         for i in range(MAX_OBJECTS):
             world.add_geom(name=f'object{i}', type=mujoco.mjtGeom.mjGEOM_MESH, meshname='cone0')
+        for i in range(MAX_BOXES):
+            world.add_geom(name=f'box{i}', type=mujoco.mjtGeom.mjGEOM_BOX, size=[1, 1, 1],
+                           material='pattern0')
         # Meshes no geom uses would be dropped by the compiler.
-        for i in range(len(CONE_WIDTHS)):
+        for i in range(len(_CONES)):
             world.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=f'cone{i}',
                            pos=[0, 0, -50], rgba=[0, 0, 0, 0])
         world.add_light(name='lamp', castshadow=False,
@@ -167,7 +179,7 @@ class SceneRenderer:
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
         # The vertices of a mesh are re-centred on its centre of mass by the compiler.
-        self._mesh_offset = [float(self._model.mesh_pos[i, 2]) for i in range(len(CONE_WIDTHS))]
+        self._mesh_offset = [float(self._model.mesh_pos[i, 2]) for i in range(len(_CONES))]
         self._renderer = mujoco.Renderer(self._model, camera.height, camera.width)
 
     def __enter__(self) -> Self:
@@ -206,6 +218,7 @@ class SceneRenderer:
             if cone >= 0:
                 model.geom_dataid[g] = cone
                 data.geom_xpos[g, 2] += self._mesh_offset[cone]
+        self._place_boxes(scene.boxes)
         lamp = scene.lights
         model.light_diffuse[0] = lamp.lamp
         data.light_xpos[0], data.light_xdir[0] = lamp.position, lamp.direction
@@ -220,4 +233,25 @@ class SceneRenderer:
         view.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         view.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         view.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
-        return self._renderer.render().copy()
+        picture = self._renderer.render().copy()
+        if scene.view is not None:
+            # What rectification leaves black around the picture of a narrower camera.
+            low, high = (np.round(edge).astype(int) for edge in view_window(self.camera,
+                                                                            scene.view))
+            picture[:low[1]] = picture[high[1]:] = 0
+            picture[:, :low[0]] = picture[:, high[0]:] = 0
+        return picture
+
+    def _place_boxes(self, boxes: tuple[Box, ...]) -> None:
+        """Furniture into its pool of geoms; the rest of the pool is not drawn."""
+        model, data = self._model, self._data
+        first = _SLABS + MAX_OBJECTS
+        model.geom_rgba[first + len(boxes):first + MAX_BOXES, 3] = 0.0
+        for g, box in enumerate(boxes, first):
+            model.geom_size[g] = box.half
+            model.geom_rbound[g] = np.linalg.norm(box.half)
+            model.geom_rgba[g] = (*box.rgb, 1.0)
+            model.geom_matid[g] = box.texture
+            data.geom_xpos[g] = box.position
+            cy, sy = np.cos(box.yaw), np.sin(box.yaw)
+            data.geom_xmat[g] = (cy, -sy, 0, sy, cy, 0, 0, 0, 1)

@@ -17,10 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from egomotion_ros.data.hands import HANDS
+from egomotion_ros.data.scenes_view import (
+    CAMERA,
+    clear_of_boxes,
+    clear_way,
+    project,
+    visible_fraction,
+)
 from egomotion_ros.types import CameraIntrinsics, CameraPose
-
-#: The picture every model of the package sees: square pixels, so 80 degrees both ways.
-CAMERA = CameraIntrinsics(width=128, height=128, hfov=float(np.radians(80.0)))
 
 #: Colours an instruction can name, as linear RGB shown under white light.
 COLOURS = {
@@ -33,6 +38,11 @@ COLOUR_NAMES = tuple(COLOURS)
 SHAPE_NAMES = ('ball', 'box', 'cylinder', 'cone', 'pillar')
 #: (colour, shape) index pairs that no training or validation scene shows: one shape a colour.
 HELD_OUT = frozenset((i, (2 * i + 1) % len(SHAPE_NAMES)) for i in range(len(COLOUR_NAMES)))
+
+#: Kinds of scenes: objects on the floor of an empty room, or on and between furniture.
+KINDS = ('simple', 'furnished')
+#: Angle (rad) between the point of an object that faces a person and where each of two hands goes.
+HOLD = float(np.radians(50.0))
 
 #: Most objects of one scene.
 MAX_OBJECTS = 6
@@ -53,12 +63,13 @@ _SEEDS_PER_SPLIT = 10_000_000
 @dataclass(frozen=True)
 class SceneObject:
     """
-    One primitive that stands on the floor.
+    One primitive that stands on the floor or on furniture.
 
     ``colour``, ``shape`` index :data:`COLOUR_NAMES` and :data:`SHAPE_NAMES`; ``rgb`` what is
     painted (the colour with a small variation); ``width``, ``height`` in metres; ``position``
     (3,) of its centre and ``yaw`` in the start frame; ``stop`` index of the stop point the object
-    was built around (see :func:`sample_scene`), -1 when there was none.
+    was built around (see :func:`sample_scene`), -1 when there was none; ``reach`` likewise the
+    reaching motion and ``side`` the hands that it reaches with ('' where it is out of reach).
     """
 
     colour: int
@@ -69,6 +80,8 @@ class SceneObject:
     position: tuple[float, float, float]
     yaw: float
     stop: int = -1
+    reach: int = -1
+    side: str = ''
 
     @property
     def name(self) -> str:
@@ -79,6 +92,11 @@ class SceneObject:
     def radius(self) -> float:
         """Metres from the centre to the surface on the floor plan (a box: mean over yaw)."""
         return footprint_radius(self.shape, self.width)
+
+    @property
+    def bottom(self) -> float:
+        """Height of what the object stands on (m)."""
+        return self.position[2] - 0.5 * self.height
 
     @property
     def distance(self) -> float:
@@ -98,6 +116,45 @@ class SceneObject:
         the object.
         """
         return stop_pose(self.bearing, self.distance, self.radius)
+
+    def surface(self, direction: float) -> np.ndarray:
+        """Point (3,) of the surface at half height, seen from the centre in a direction (rad)."""
+        half = 0.5 * self.width
+        if SHAPE_NAMES[self.shape] == 'box':
+            turned = direction - self.yaw
+            half /= max(abs(np.cos(turned)), abs(np.sin(turned)))
+        elif SHAPE_NAMES[self.shape] == 'cone':
+            half *= 0.5
+        return np.array(self.position) + half * np.array([np.cos(direction), np.sin(direction), 0])
+
+    def hand_targets(self, side: str) -> np.ndarray:
+        """
+        Where hands touch this object: (2, 3) of the left and the right, NaN for an idle hand.
+
+        One hand goes to the point of the surface that faces the start, at half height; two go to
+        :data:`HOLD` to both sides of it.
+        """
+        targets = np.full((2, 3), np.nan)
+        for hand in HANDS[side]:
+            aside = HOLD * (2 * hand - 1) if side == 'both' else 0.0
+            targets[hand] = self.surface(self.bearing + np.pi + aside)
+        return targets
+
+
+@dataclass(frozen=True)
+class Box:
+    """
+    A piece of furniture, or part of one: an upright box that nobody asks for.
+
+    ``position`` (3,) of its centre, ``half`` sizes (3,) and ``yaw`` in the start frame; ``rgb``
+    its colour, ``texture`` a pattern of the renderer.
+    """
+
+    position: tuple[float, float, float]
+    half: tuple[float, float, float]
+    yaw: float
+    rgb: tuple[float, float, float]
+    texture: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +190,12 @@ class Lights:
 
 @dataclass(frozen=True)
 class Scene:
-    """A room, its objects (the first is the main target), its lights and the head camera."""
+    """
+    A room, its objects (the first is the main target), its lights and the head camera.
+
+    ``kind`` one of :data:`KINDS`; ``boxes`` the furniture; ``view`` the horizontal and vertical
+    field (rad) of a camera whose picture does not fill the canonical one, None where it does.
+    """
 
     seed: int
     split: str
@@ -141,6 +203,9 @@ class Scene:
     camera: CameraPose
     room: Room
     lights: Lights
+    kind: str = 'simple'
+    boxes: tuple[Box, ...] = ()
+    view: tuple[float, float] | None = None
 
     def table(self, camera: CameraIntrinsics = CAMERA) -> np.ndarray:
         """
@@ -152,8 +217,10 @@ class Scene:
         hidden, ``clear`` 1 when no other object stands in the straight way to the stop point.
         """
         rows = np.zeros((MAX_OBJECTS, len(OBJECT_COLUMNS)), np.float32)
-        seen = visible_fraction(self.objects, self.camera, camera)
+        seen = visible_fraction(self.objects, self.camera, camera, self.boxes, self.view)
         way = clear_way(self.objects)
+        if self.boxes:
+            way = way & [clear_of_boxes(o.stop_pose(), self.boxes, 0.3) for o in self.objects]
         centres = np.array([o.position for o in self.objects])
         pixels, _ = project(centres, self.camera, camera)
         for i, item in enumerate(self.objects):
@@ -171,86 +238,6 @@ def stop_pose(bearing: float, distance: float, radius: float) -> np.ndarray:
 def footprint_radius(shape: int, width: float) -> float:
     """Radius of the circle that has the area of an object's footprint (m)."""
     return width / np.sqrt(np.pi) if SHAPE_NAMES[shape] == 'box' else 0.5 * width
-
-
-def camera_rotation(pose: CameraPose) -> np.ndarray:
-    """Rotation (3, 3) from the optical frame (x right, y down, z forward) to the start frame."""
-    cp, sp = np.cos(pose.pitch), np.sin(pose.pitch)
-    cy, sy = np.cos(pose.yaw), np.sin(pose.yaw)
-    forward = np.array([cy * cp, sy * cp, -sp])
-    right = np.array([sy, -cy, 0.0])
-    return np.stack([right, np.cross(forward, right), forward], axis=1)
-
-
-def project(points: np.ndarray, pose: CameraPose,
-            camera: CameraIntrinsics = CAMERA) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Project points (..., 3) of the start frame into the picture.
-
-    Returns pixels (..., 2) and depths (...) along the optical axis (m); a pixel is meaningful
-    where its depth is positive.
-    """
-    local = (np.asarray(points, float) - [0.0, 0.0, pose.height]) @ camera_rotation(pose)
-    depth = local[..., 2]
-    safe = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
-    pixels = camera.focal * local[..., :2] / safe[..., None]
-    return pixels + [0.5 * camera.width, 0.5 * camera.height], depth
-
-
-def visible_fraction(objects: tuple[SceneObject, ...], pose: CameraPose,
-                     camera: CameraIntrinsics = CAMERA) -> np.ndarray:
-    """
-    Share of each object's silhouette that is in the picture and not hidden, (len(objects),).
-
-    Sample points of an upright cylinder around each object are tested against the picture's edge
-    and against the cylinders around the others.
-    """
-    eye = np.array([0.0, 0.0, pose.height])
-    across = np.linspace(-0.85, 0.85, 7)
-    up = np.linspace(0.08, 0.92, 6)
-    result = np.zeros(len(objects))
-    for i, item in enumerate(objects):
-        centre = np.array(item.position)
-        side = np.array([-centre[1], centre[0]]) / max(item.distance, 1e-6)
-        grid = np.zeros((len(across), len(up), 3))
-        grid[..., :2] = centre[:2] + item.radius * across[:, None, None] * side
-        grid[..., 2] = item.height * up
-        points = grid.reshape(-1, 3)
-        pixels, depth = project(points, pose, camera)
-        good = ((depth > 0.05) & (pixels[:, 0] >= 0) & (pixels[:, 0] < camera.width)
-                & (pixels[:, 1] >= 0) & (pixels[:, 1] < camera.height))
-        for other in objects:
-            if other is not item and other.distance < item.distance:
-                good &= ~_hidden(eye, points, other)
-        result[i] = good.mean()
-    return result
-
-
-def _hidden(eye: np.ndarray, points: np.ndarray, blocker: SceneObject) -> np.ndarray:
-    """Whether the upright cylinder of ``blocker`` cuts the lines from ``eye`` to ``points``."""
-    step = points - eye
-    to = np.array(blocker.position[:2]) - eye[:2]
-    length2 = np.maximum((step[:, :2] ** 2).sum(1), 1e-9)
-    along = np.clip((step[:, :2] @ to) / length2, 0.0, 1.0)
-    gap = np.hypot(*(along[:, None] * step[:, :2] - to).T)
-    height = eye[2] + along * step[:, 2]
-    return (gap < blocker.radius) & (height < blocker.height) & (along < 1.0)
-
-
-def clear_way(objects: tuple[SceneObject, ...], body: float = 0.3) -> np.ndarray:
-    """Whether a body of radius ``body`` (m) walks to each object's stop point untouched."""
-    result = np.ones(len(objects), bool)
-    for i, item in enumerate(objects):
-        stop = item.stop_pose()[:2]
-        length2 = max(float(stop @ stop), 1e-9)
-        for other in objects:
-            if other is item:
-                continue
-            to = np.array(other.position[:2])
-            along = np.clip(float(stop @ to) / length2, 0.0, 1.0)
-            if np.hypot(*(along * stop - to)) < other.radius + body:
-                result[i] = False
-    return result
 
 
 def scene_seed(split: str, index: int) -> int:
@@ -274,7 +261,7 @@ def sample_scene(seed: int, stops: np.ndarray | None = None) -> Scene:
         raise ValueError(f'seed must come from scene_seed(), got {seed}')
     split = SPLITS[seed // _SEEDS_PER_SPLIT]
     rng = np.random.default_rng([seed, 0])
-    kinds = _draw_kinds(rng, split)
+    kinds = draw_kinds(rng, split)
     while True:
         camera = CameraPose(height=float(rng.uniform(1.3, 1.75)),
                             pitch=float(np.radians(rng.uniform(10, 35))),
@@ -282,10 +269,10 @@ def sample_scene(seed: int, stops: np.ndarray | None = None) -> Scene:
         objects = _place(rng, kinds, camera, stops)
         if objects is not None:
             break
-    return Scene(seed, split, objects, camera, _draw_room(rng, objects), _draw_lights(rng))
+    return Scene(seed, split, objects, camera, draw_room(rng, objects), draw_lights(rng))
 
 
-def _draw_kinds(rng: np.random.Generator, split: str) -> list[tuple[int, int]]:
+def draw_kinds(rng: np.random.Generator, split: str) -> list[tuple[int, int]]:
     """Distinct (colour, shape) pairs: a target, one of its colour, one of its shape, others."""
     pairs = [(c, s) for c in range(len(COLOUR_NAMES)) for s in range(len(SHAPE_NAMES))
              if split == 'test' or (c, s) not in HELD_OUT]
@@ -360,11 +347,12 @@ def _draw_object(rng: np.random.Generator, colour: int, shape: int, camera: Came
                        tuple(map(float, position)), float(rng.uniform(-np.pi, np.pi)), stop)
 
 
-#: Widths of the cone meshes (m).
+#: Widths of the cone meshes (m), and of those that stand on furniture.
 CONE_WIDTHS = tuple(float(w) for w in np.round(np.linspace(0.25, 0.6, 8), 3))
+SMALL_CONES = (0.10, 0.13, 0.16, 0.20)
 
 
-def _draw_room(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> Room:
+def draw_room(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> Room:
     """A rectangle around the person and all objects, in pale colours no object has."""
     yaw = float(rng.uniform(-np.pi / 4, np.pi / 4))
     turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
@@ -383,11 +371,13 @@ def _draw_room(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> Ro
                 int(rng.integers(TEXTURES)), int(rng.integers(TEXTURES)))
 
 
+#: Most boxes the furniture of a scene is made of.
+MAX_BOXES = 48
 #: Count of surface patterns the renderer has.
 TEXTURES = 5
 
 
-def _draw_lights(rng: np.random.Generator) -> Lights:
+def draw_lights(rng: np.random.Generator) -> Lights:
     """A lamp near the ceiling with a slight tint, and fill light of varied strength."""
     direction = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), -1.0])
     tint = np.clip(rng.uniform(0.4, 0.75) * (1 + rng.uniform(-0.1, 0.1, 3)), 0, 1)

@@ -17,15 +17,13 @@ from egomotion_ros.body.edits import canonicalize, ground_pose, mirror
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import interpolate
 from egomotion_ros.data.gait import GaitLibrary
+from egomotion_ros.data.hands import HANDS
 from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.scenes_furnished import reach_targets
 from egomotion_ros.data.synthesis_body import choose_posture, pose_body, standing_plan
 from egomotion_ros.data.synthesis_legs import lower_to_reach, pin_legs
-from egomotion_ros.data.synthesis_steps import (
-    FRAMES,
-    minimum_jerk,
-    plan_feet,
-    plan_root,
-)
+from egomotion_ros.data.synthesis_reach import check_targets, standing_place, synthesise_reach
+from egomotion_ros.data.synthesis_steps import FRAMES, minimum_jerk, plan_feet, plan_root
 from egomotion_ros.types import FPS, HumanMotion
 
 _RIGHT_ARM = (14, 17, 19, 21)
@@ -36,16 +34,19 @@ def action_goal(action: str, params: dict[str, float | str]) -> np.ndarray:
     Where the pelvis should end, ``(x, y, yaw)`` in the start frame.
 
     ``params``: ``x``, ``y`` (m) of the stop point for ``walk_to`` and ``stop_at``; ``angle`` (rad)
-    for ``turn`` and ``turn_to``; ``distance`` (m) for ``walk_forward``.  ValueError otherwise.
+    for ``turn``, ``turn_to`` and ``search``; ``distance`` (m) for ``walk_forward``; for ``reach``
+    see :func:`hand_goal`.  ValueError otherwise.
     """
     try:
         if action in ('walk_to', 'stop_at'):
             x, y = float(params['x']), float(params['y'])
             goal = np.array([x, y, np.arctan2(y, x)])
-        elif action in ('turn', 'turn_to'):
+        elif action in ('turn', 'turn_to', 'search'):
             goal = np.array([0.0, 0.0, float(params['angle'])])
         elif action == 'walk_forward':
             goal = np.array([float(params['distance']), 0.0, 0.0])
+        elif action == 'reach':
+            goal = standing_place(hand_goal(params), str(params['side']))
         elif action in ACTIONS:
             goal = np.zeros(3)
         else:
@@ -55,6 +56,21 @@ def action_goal(action: str, params: dict[str, float | str]) -> np.ndarray:
     if not np.isfinite(goal).all() or np.hypot(*goal[:2]) > 4.5 or abs(goal[2]) > np.pi + 1e-6:
         raise ValueError(f'{action}: goal {goal} is beyond 4.5 m or half a turn')
     return goal
+
+
+def hand_goal(params: dict[str, float | str]) -> np.ndarray:
+    """
+    Hand targets (2, 3) of a ``reach``: left, right, NaN for an idle hand, in the start frame.
+
+    ``params``: ``side``; ``distance`` (m), ``bearing`` (rad) and ``height`` (m) of the touched
+    point; for both hands ``apart``, half the distance between them (m).
+    """
+    side = str(params['side'])
+    if side not in HANDS:
+        raise ValueError(f'reach: side must be one of {tuple(HANDS)}, got {side!r}')
+    return check_targets(reach_targets(
+        float(params['distance']), float(params['bearing']), float(params['height']), side,
+        float(params.get('apart', 0.12))))
 
 
 def synthesise(action: str, params: dict[str, float | str], rng: np.random.Generator,
@@ -70,13 +86,15 @@ def synthesise(action: str, params: dict[str, float | str], rng: np.random.Gener
     blocks = library.of(split)
     if stride_index is None:
         stride_index = int(rng.integers(len(blocks.strides)))
+    if action == 'reach':
+        return synthesise_reach(hand_goal(params), rng, library, split, stride_index)
     stride = blocks.strides[stride_index]
     posture = choose_posture(stride, blocks, rng)
     if action in ('stand_still', 'wave'):
         root = standing_plan(stride, rng)
     else:
         root = plan_root(_loosened(goal, action, rng), stride, rng,
-                         straight=action in ('walk_forward', 'turn', 'turn_to'))
+                         straight=action not in ('walk_to', 'stop_at'))
     feet = plan_feet(root, stride, rng)
     path, rotations = pose_body(root, feet, stride, posture, rng)
     if action == 'wave':
@@ -102,7 +120,7 @@ def end_pose(motion: HumanMotion) -> np.ndarray:
 def _loosened(goal: np.ndarray, action: str, rng: np.random.Generator) -> np.ndarray:
     """People stop within a few centimetres and degrees of where they were told."""
     out = goal + rng.normal(0, 1, 3) * [0.01, 0.01, np.radians(1.0)]
-    if action in ('turn', 'turn_to'):
+    if action in ('turn', 'turn_to', 'search'):
         out[:2] = rng.normal(0, 0.03, 2)
     return out
 

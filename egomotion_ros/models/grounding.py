@@ -24,7 +24,9 @@ class Grounding:
     (S, N, 2) of the object's centre in its patch (0..1), ``log_distance`` (S, N) for each image
     token of each picture; ``patch`` (B, N) logits of the target's patch, ``goal`` (B, 4) x, y (m)
     and sin, cos of the final heading in the start frame, ``bearing`` (B, 2) sin, cos of the
-    target, ``target_log_distance`` (B,) for each question.
+    target, ``target_log_distance`` (B,) for each question.  Of models with ``hands``:
+    ``height`` (S, N) of the object's centre (m) and ``hands`` (B, 2, 3) targets of the left and
+    the right hand in the start frame (m).
     """
 
     objectness: Tensor
@@ -36,17 +38,22 @@ class Grounding:
     goal: Tensor
     bearing: Tensor
     target_log_distance: Tensor
+    height: Tensor | None = None
+    hands: Tensor | None = None
 
 
 class GroundingHeads(nn.Module):
     """Linear readings of image tokens, of prompt rows and of the ``begin`` row."""
 
-    def __init__(self, width: int, colours: int, shapes: int) -> None:
+    def __init__(self, width: int, colours: int, shapes: int, hands: bool = False) -> None:
         super().__init__()
         self.sizes = (1, colours, shapes, 2, 1)
         self.objects = nn.Linear(width, sum(self.sizes))
         self.patch = nn.Linear(width, 1)
         self.target = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 7))
+        self.height = nn.Linear(width, 1) if hands else None
+        self.hands = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 6)) if hands else None
 
     def forward(self, features: Tensor, states: Tensor, prompt: int) -> Grounding:
         """
@@ -57,7 +64,12 @@ class GroundingHeads(nn.Module):
         objectness, colour, shape, offset, distance = self.objects(features).float().split(
             self.sizes, dim=-1)
         target = self.target(states[:, prompt - 1]).float()
+        height = hands = None
+        if self.hands is not None:
+            height = self.height(features).float()[..., 0]
+            hands = self.hands(states[:, prompt - 1]).float().unflatten(-1, (2, 3))
         return Grounding(
             objectness[..., 0], colour, shape, offset, distance[..., 0],
             self.patch(states[:, :features.shape[1]]).float()[..., 0],
-            target[:, :4], target[:, 4:6], target[:, 6])
+            target[:, :4], target[:, 4:6], target[:, 6],
+            height, hands)

@@ -58,7 +58,8 @@ class ReasonerConfig:
     ``colours`` and ``shapes`` how many the grounding heads tell apart; ``image_size`` is the side
     of the picture the vision part reads (0: the family's own), ``image_mean`` and ``image_std``
     its normalisation of pixels in [0, 1] (None: 0.5); ``decoder`` one of ``DECODERS``; ``lora``
-    (``rank``, ``alpha``) trains low-rank adapters of the decoder instead of all its weights.
+    (``rank``, ``alpha``) trains low-rank adapters of the decoder instead of all its weights;
+    ``hands`` adds grounding heads for heights and for what hands reach for.
     """
 
     vlm: dict[str, Any]
@@ -75,6 +76,7 @@ class ReasonerConfig:
     image_std: tuple[float, float, float] | None = None
     decoder: str = 'autoregressive'
     lora: dict[str, float] | None = None
+    hands: bool = False
 
 
 @dataclass
@@ -141,7 +143,7 @@ class Reasoner(nn.Module):
         self.norm = nn.RMSNorm(width)
         self.base_head = nn.Linear(width, config.codes)
         self.residual_head = nn.Linear(width, (config.levels - 1) * config.codes)
-        self.grounding = GroundingHeads(width, config.colours, config.shapes)
+        self.grounding = GroundingHeads(width, config.colours, config.shapes, config.hands)
         self.queries = None if config.decoder == 'autoregressive' else nn.Parameter(
             torch.randn(config.windows, width) * 0.02)
         if config.lora is not None:

@@ -18,7 +18,15 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.instructions import ACTIONS, OBJECT_ACTIONS, free_command, object_command
+from egomotion_ros.data.hands import HANDS
+from egomotion_ros.data.instructions import (
+    ACTIONS,
+    NAMING_ACTIONS,
+    OBJECT_ACTIONS,
+    free_command,
+    free_parameters,
+    object_command,
+)
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
 from egomotion_ros.models.checkpoints import build, load_model
 from egomotion_ros.models.grounding import Grounding
@@ -37,18 +45,22 @@ def to_pixels(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_text(vocabulary: int, length: int, seed: int = 0) -> TextEncoder:
-    """Learn the text vocabulary from commands of the training grammar."""
+def train_text(vocabulary: int, length: int, seed: int = 0,
+               kind: str = 'simple') -> TextEncoder:
+    """Learn the text vocabulary from commands of the training grammar for a kind of scenes."""
     rng = np.random.default_rng(seed)
+    naming = OBJECT_ACTIONS if kind == 'simple' else NAMING_ACTIONS
+    sides = tuple(HANDS)
+    free = list(free_parameters(kind))
     texts = []
     for _ in range(_CORPUS):
         if rng.random() < 0.7:
             texts.append(object_command(
-                str(rng.choice(OBJECT_ACTIONS)), 0, int(rng.integers(len(COLOUR_NAMES))),
-                int(rng.integers(len(SHAPE_NAMES))), rng, 'train').text)
+                str(rng.choice(naming)), 0, int(rng.integers(len(COLOUR_NAMES))),
+                int(rng.integers(len(SHAPE_NAMES))), rng, 'train', kind,
+                sides[len(texts) % len(sides)]).text)
         else:
-            free = [a for a in ACTIONS if a not in OBJECT_ACTIONS]
-            texts.append(free_command(str(rng.choice(free)), rng, 'train').text)
+            texts.append(free_command(str(rng.choice(free)), rng, 'train', kind).text)
     return TextEncoder.train(texts, vocabulary, length)
 
 
@@ -103,6 +115,9 @@ class ReasonerBatches:
             'action': torch.from_numpy(episodes.action[rows].astype(np.int64)),
             'motion': torch.from_numpy(episodes.motion[rows].astype(np.int64)),
         }
+        if episodes.kind == 'furnished':
+            batch['height'] = torch.from_numpy(np.asarray(episodes.height[scenes], np.float32))
+            batch['hands'] = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
         target = episodes.target[rows]
         table = np.asarray(episodes.objects[owner, np.maximum(target, 0)]
                            if isinstance(episodes.objects, np.ndarray) else
@@ -158,10 +173,21 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
     reach = F.smooth_l1_loss(answer.goal, pose, beta=0.1)
     loss = (objectness + 0.5 * colour + 0.5 * shape + offset + distance + where
             + 2.0 * direction + 2.0 * far + 4.0 * reach)
+    figures = {}
+    if answer.hands is not None and 'hands' in batch:
+        heights = F.smooth_l1_loss(answer.height[at], batch['height'][visible], beta=0.1)
+        loss = loss + heights
+        figures['height'] = heights.item()
+        asked = torch.isfinite(batch['hands'])
+        if asked.any():
+            hands = F.smooth_l1_loss(answer.hands[asked], batch['hands'][asked], beta=0.05)
+            loss = loss + 4.0 * hands
+            figures['hands'] = hands.item()
     with torch.no_grad():
         right = (answer.patch[seen].argmax(-1) == wanted[seen]).float().mean()
-    return loss, {'patch': where.item(), 'patch_right': right.item(), 'goal': reach.item(),
-                  'colour': colour.item(), 'shape': shape.item()}
+    return loss, figures | {
+        'patch': where.item(), 'patch_right': right.item(), 'goal': reach.item(),
+        'colour': colour.item(), 'shape': shape.item()}
 
 
 def goal_scores(answer: Tensor, goal: Tensor, action: Tensor) -> dict[str, float]:
@@ -193,9 +219,13 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     """
     settings, config, data = read_config(config_path, 'reasoner')
     torch.manual_seed(config.seed)
+    kind = EpisodeSet.open(episodes_dir).kind
+    # Only furnished scenes have heights to tell apart and things to reach for.
+    settings = {'hands': True, **settings} if kind == 'furnished' else settings
     model = build('reasoner', settings)
     if init is not None:
-        model.load_state_dict(load_model(init, 'reasoner').state_dict())
+        # A reasoner of simple scenes has no heads for hands: those start afresh.
+        model.load_state_dict(model.state_dict() | load_model(init, 'reasoner').state_dict())
     if not torch.cuda.is_available():
         # The fused kernel's backward pass on the CPU takes twice as long as plain products.
         model.vlm.set_attn_implementation('eager')
@@ -203,7 +233,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     out.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
         if processes().is_main_process:
-            text = train_text(model.config.text_vocabulary, model.config.text_tokens)
+            text = train_text(model.config.text_vocabulary, model.config.text_tokens,
+                              kind=kind)
             text.save(out / 'text.json')
         else:
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
@@ -250,7 +281,7 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
     """Figures on held-out scenes: goal read-out, the same blanked and shuffled, code accuracy."""
     rng = np.random.default_rng(1)
     answers: dict[str, list[Tensor]] = {k: [] for k in ('told', 'blank', 'shuffled')}
-    goals, actions, right = [], [], []
+    goals, actions, right, gaps = [], [], [], []
     for start in range(0, min(limit, len(source.scenes)), 32):
         scenes = source.scenes[start:start + 32]
         rows = np.concatenate([rng.choice(source.of_scene[s], questions) for s in scenes])
@@ -259,6 +290,9 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
         if 'codes' in batch:
             right.append((out.base.argmax(-1) == batch['codes'][..., 0]).float().mean())
         answers['told'].append(out.grounding.goal)
+        if out.grounding.hands is not None and 'hands' in batch:
+            gap = (out.grounding.hands - batch['hands']).norm(dim=-1)
+            gaps.append(gap[torch.isfinite(gap)])
         goals.append(batch['goal'])
         actions.append(batch['action'])
         blank = batch | {'pixels': torch.zeros_like(batch['pixels'])}
@@ -270,6 +304,9 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
     figures = goal_scores(torch.cat(answers['told']), goal, action)
     for name in ('blank', 'shuffled'):
         figures[name] = goal_scores(torch.cat(answers[name]), goal, action)['goal_within']
+    if gaps and (gap := torch.cat(gaps)).numel():
+        figures |= {'hands_within': (gap < 0.12).float().mean().item(),
+                    'hands_metres': gap.median().item()}
     if right:
         figures['base_right'] = torch.stack(right).mean().item()
     return figures

@@ -1,0 +1,69 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The motions an episode set is built around, on disk beside its scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.scenes_furnished import Ends
+
+_COLUMNS = ('action', 'goal', 'parameter', 'performance', 'oracle')
+
+
+@dataclass(frozen=True)
+class MotionBank:
+    """
+    Motions to build scenes around.
+
+    ``features`` (M, 152, 140) float16; ``action`` (M,) index of ACTIONS; ``goal`` (M, 3) true end
+    pose (x, y, yaw) in the start frame; ``parameter`` (M,) what was asked: metres of
+    ``walk_forward``, radians of ``turn``, 0, 1, 2 for left, right, both hands; ``performance``
+    (M,) index of the source performance, ``oracle`` (M, 3) the goal that was asked for; ``hands``
+    (M, 2, 3) where the left and the right hand are at the end of a ``reach``, NaN elsewhere.
+    """
+
+    features: np.ndarray
+    action: np.ndarray
+    goal: np.ndarray
+    parameter: np.ndarray
+    performance: np.ndarray
+    oracle: np.ndarray
+    hands: np.ndarray
+
+    def of(self, action: str) -> np.ndarray:
+        """Indices of the motions of an action (``stop_at`` shares those of ``walk_to``)."""
+        action = 'walk_to' if action == 'stop_at' else action
+        return np.flatnonzero(self.action == ACTIONS.index(action))
+
+    def ends(self) -> Ends:
+        """Where the walks and the reaches of the bank end."""
+        return Ends(self.goal[self.of('walk_to'), :2], self.hands[self.of('reach')])
+
+    def under_way(self) -> np.ndarray:
+        """(M,) True for motions that do not start at rest: only a prefix makes them definite."""
+        return np.abs(np.asarray(self.features[:, :8, 1], np.float32)).mean(1) > 0.3
+
+    def save(self, folder: Path) -> None:
+        """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""
+        np.save(folder / 'motions.npy', self.features.astype(np.float16))
+        for name in (*_COLUMNS, 'hands'):
+            np.save(folder / f'motion_{name}.npy', getattr(self, name))
+
+    @classmethod
+    def load(cls, folder: Path) -> MotionBank:
+        """Memory-map a saved bank."""
+        rest = {name: np.load(folder / f'motion_{name}.npy', allow_pickle=False)
+                for name in _COLUMNS}
+        hands = folder / 'motion_hands.npy'
+        # Sets of the first format have no hands: nothing reached for anything.
+        rest['hands'] = (np.load(hands, allow_pickle=False) if hands.exists()
+                         else np.full((len(rest['action']), 2, 3), np.nan))
+        features = np.load(folder / 'motions.npy', mmap_mode='r', allow_pickle=False)
+        if features.ndim != 3 or any(len(v) != len(features) for v in rest.values()):
+            raise ValueError(f'{folder}: motion arrays disagree in length')
+        return cls(features, **rest)

@@ -135,7 +135,7 @@ def test_diagnostics_tell_latency_ages_memory_and_backend(harness, client):
     values = {item.key: item.value for item in reports[-1].status[0].values}
     assert float(values['latency p95 [ms]']) > 0 and float(values['memory [MB]']) > 50
     assert values['backend'] == 'onnxruntime' and int(values['image received']) > 0
-    assert values['image dropped'] == '0'
+    assert values['image refused for its content'] == '0' and int(values['image used']) > 0
     harness.world.destroy_subscription(subscription)
 
 

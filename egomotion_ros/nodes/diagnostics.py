@@ -66,10 +66,10 @@ class Health:
             values[f'{stage} last [ms]'] = f'{spent:.0f}'
         for channel in observer.channels:
             values[f'{channel.topic} subscribed'] = channel.is_open
-            values[f'{channel.topic} received'] = channel.received
-            values[f'{channel.topic} dropped'] = channel.dropped
+            for what, count in channel.counts().items():
+                values[f'{channel.topic} {what}'] = count
             if channel.is_open:
-                values[f'{channel.topic} age [s]'] = f'{channel.silence():.3f}'
+                values[f'{channel.topic} age [s]'] = f'{channel.age():.3f}'
         fine = self.last_code == ErrorCode.NONE
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK if fine else DiagnosticStatus.WARN,

@@ -16,15 +16,16 @@ with the subscriptions.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from dataclasses import dataclass
 import struct
 import threading
 import time
 import traceback
-from typing import NamedTuple
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
+from rclpy.event_handler import QoSSubscriptionEventType, UnsupportedEventTypeError
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
@@ -33,19 +34,36 @@ from rclpy.serialization import deserialize_message
 
 #: Serialized messages above this size are dropped unread (4096 x 4096 RGB16 has 101 MB).
 MOST_BYTES = 128 * 1024 * 1024
+#: What is counted of a topic's messages, see :meth:`Channel.counts`.
+COUNTS = (
+    'received',
+    'used',
+    'passed over',
+    'refused for its stamp',
+    'refused for its content',
+    'missed',
+    'lost by the transport',
+)
 #: Shortest time between two looks at the inputs (s).
 PAUSE = 0.005
 #: Seconds of silence that are believed only after another look.
 DOUBTED = 0.1
 
 
-class Sample(NamedTuple):
-    """A serialized message, its header stamp, and when it came: ROS clock, steady clock (ns)."""
+@dataclass
+class Sample:
+    """
+    A serialized message, its header stamp, and when it came: ROS clock, steady clock (ns).
+
+    ``used`` True once anybody looked into it, ``refused`` once that was for nothing.
+    """
 
     data: bytes
     stamp: int
     arrived: int
     steady: int
+    used: bool = False
+    refused: bool = False
 
 
 def header_stamp(data: bytes) -> int:
@@ -87,9 +105,9 @@ class Channel:
         self.subscription = None
         self._clock: Clock = node.get_clock()
         self._steady: Clock = node.steady_clock
-        #: Messages that came since the node was configured, and those dropped for their size.
-        self.received = self.dropped = 0
-        self._renewed = 0
+        self._event: _rclpy.EventHandle | None = None
+        self._counts: Counter[str] = Counter()
+        self._sequence = self._renewed = 0
 
     @property
     def is_open(self) -> bool:
@@ -107,9 +125,20 @@ class Channel:
             callback_group=self._group,
             raw=True,
         )
+        try:
+            lost = QoSSubscriptionEventType.RCL_SUBSCRIPTION_MESSAGE_LOST
+            with self.subscription.handle:
+                self._event = _rclpy.EventHandle(self.subscription.handle, lost)
+        except UnsupportedEventTypeError:
+            self._event = None
+        self._sequence = 0
 
     def close(self) -> None:
         """Unsubscribe and forget."""
+        self._ask_for_losses()
+        if self._event is not None:
+            self._event.destroy_when_not_in_use()
+            self._event = None
         self._node.destroy_subscription(self.subscription)
         self.subscription = None
         self.clear()
@@ -117,6 +146,7 @@ class Channel:
     def clear(self) -> None:
         """Forget what came (after a jump of the clock)."""
         with self._news:
+            self._counts['passed over'] += sum(not sample.used for sample in self._samples)
             self._samples.clear()
             self._renewed = self._clock.now().nanoseconds
 
@@ -163,6 +193,7 @@ class Channel:
 
     def read(self, sample: Sample):
         """Deserialize ``sample``; raises ValueError where its bytes are no such message."""
+        self._use(sample)
         try:
             return deserialize_message(sample.data, self.message_type)
         except Exception as error:
@@ -173,22 +204,73 @@ class Channel:
         handle = self.subscription.handle
         with self._taking, handle:
             while (taken := handle.take_message(self.message_type, True)) is not None:
+                self._count_gap(taken[1]['publication_sequence_number'])
                 self._keep(taken[0])
 
     def _silence(self) -> float:
         with self._news:
             return 1e-9 * (self._clock.now().nanoseconds - self._renewed)
 
+    def refuse(self, sample: Sample, why: str) -> None:
+        """Count ``sample`` among those refused for ``why``: 'stamp' or 'content'."""
+        self._use(sample)
+        with self._news:
+            self._counts[f'refused for its {why}'] += not sample.refused
+            sample.refused = True
+
+    def counts(self) -> dict[str, int]:
+        """
+        Count messages since the node was configured.
+
+        ``received`` are those that came to the node: every one of them is ``used`` (somebody
+        looked into it; what was ``refused for its stamp`` or ``refused for its content`` is among
+        these), ``passed over`` (a newer one came first, or listening ended) or still waiting.
+        The others never came: ``missed`` as the gaps in a single sender's numbering tell, of
+        which ``lost by the transport`` are those that the middleware reports; the rest was
+        replaced by newer ones in its queue.  Middleware that cannot tell leaves these at 0.
+        """
+        self._ask_for_losses()
+        with self._news:
+            return {name: self._counts[name] for name in COUNTS}
+
+    def _ask_for_losses(self) -> None:
+        event = self._event
+        if event is None:
+            return
+        with event:
+            news = event.take_event()
+        if news is not None:
+            with self._news:
+                self._counts['lost by the transport'] += news.total_count_change
+
+    def _count_gap(self, number: int | None) -> None:
+        """Compare the sender's numbering of messages with the one before."""
+        if number is None:
+            return
+        before, self._sequence = self._sequence, number
+        # Several senders count each on their own.
+        if 0 < before < number - 1 and self._node.count_publishers(self.topic) == 1:
+            with self._news:
+                self._counts['missed'] += number - before - 1
+
+    def _use(self, sample: Sample) -> None:
+        with self._news:
+            self._counts['used'] += not sample.used
+            sample.used = True
+
     def _keep(self, data: bytes) -> None:
-        self.received += 1
         if not 12 <= len(data) <= MOST_BYTES:
-            self.dropped += 1
+            with self._news:
+                self._counts.update(('received', 'used', 'refused for its content'))
             return
         now, steady = self._clock.now().nanoseconds, self._steady.now().nanoseconds
         sample = Sample(data, header_stamp(data), now, steady)
         with self._news:
+            self._counts['received'] += 1
             if not self._samples or self._samples[-1].stamp != sample.stamp:
                 self._renewed = now
+            if len(self._samples) == self._samples.maxlen:
+                self._counts['passed over'] += not self._samples[0].used
             self._samples.append(sample)
             self._news.notify_all()
 

@@ -8,7 +8,8 @@ Everything that can be wrong with an input is found here and leaves as a :class:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,12 +131,11 @@ class Observer:
                 ErrorCode.NO_IMAGE,
                 f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
             )
-        self._fresh(sample, 'image', self._parameters['image.max_age'], ErrorCode.STALE_IMAGE)
+        most = self._parameters['image.max_age']
+        self._fresh(self.image, sample, 'image', most, ErrorCode.STALE_IMAGE)
         measured = self.measure(sample.stamp)
-        try:
+        with _content(self.image, sample, ErrorCode.BAD_IMAGE):
             pixels = self._decode(self.image.read(sample))
-        except ValueError as error:
-            raise NodeError(ErrorCode.BAD_IMAGE, str(error)) from error
         image = self._rectify(pixels)
         root, camera = self._camera_pose(measured, sample.stamp)
         return View(
@@ -169,12 +169,11 @@ class Observer:
                     ErrorCode.STALE_JOINT_STATES, f'no joint states within {timeout} s'
                 )
             return None
-        self._fresh(sample, 'joint state', timeout, ErrorCode.STALE_JOINT_STATES)
-        try:
+        code = ErrorCode.STALE_JOINT_STATES
+        self._fresh(self.joint_states, sample, 'joint state', timeout, code)
+        with _content(self.joint_states, sample, ErrorCode.BAD_JOINT_STATES):
             message = self.joint_states.read(sample)
             return *read_joints(message, self._robot, self._names), sample.stamp
-        except ValueError as error:
-            raise NodeError(ErrorCode.BAD_JOINT_STATES, str(error)) from error
 
     def _base(
         self, stamp: int | None, patient: bool
@@ -192,16 +191,12 @@ class Observer:
                     f'no odometry within {self._parameters["odom.timeout"]} s',
                 )
             return None
-        self._fresh(
-            samples[-1], 'odometry', self._parameters['odom.timeout'], ErrorCode.NO_ODOMETRY
-        )
-        try:
-            near = [
-                read_odometry(self.odom.read(sample), self._parameters['odom.frame'])
-                for sample in around(samples, stamp)
-            ]
-        except ValueError as error:
-            raise NodeError(ErrorCode.NO_ODOMETRY, str(error)) from error
+        most, frame = self._parameters['odom.timeout'], self._parameters['odom.frame']
+        self._fresh(self.odom, samples[-1], 'odometry', most, ErrorCode.NO_ODOMETRY)
+        near = []
+        for sample in around(samples, stamp):
+            with _content(self.odom, sample, ErrorCode.NO_ODOMETRY):
+                near.append(read_odometry(self.odom.read(sample), frame))
         return between(near, [s.stamp for s in around(samples, stamp)], stamp)
 
     # The camera -------------------------------------------------------------------------------
@@ -289,25 +284,36 @@ class Observer:
         samples = self.head_pose.all()
         if not samples:
             raise NodeError(ErrorCode.NO_ODOMETRY, 'no head pose came')
-        self._fresh(
-            samples[-1], 'head pose', self._parameters['odom.timeout'], ErrorCode.NO_ODOMETRY
-        )
+        most = self._parameters['odom.timeout']
+        self._fresh(self.head_pose, samples[-1], 'head pose', most, ErrorCode.NO_ODOMETRY)
         nearest = min(samples, key=lambda sample: abs(sample.stamp - stamp))
-        try:
+        with _content(self.head_pose, nearest, ErrorCode.NO_ODOMETRY):
             message = self.head_pose.read(nearest)
             check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
             position, quaternion = pose_from_msg(message.pose)
-        except ValueError as error:
-            raise NodeError(ErrorCode.NO_ODOMETRY, str(error)) from error
         return position, quaternion_to_matrix(quaternion)
 
-    def _fresh(self, sample: Sample, what: str, most: float, code: ErrorCode) -> None:
+    def _fresh(
+        self, channel: Channel, sample: Sample, what: str, most: float, code: ErrorCode
+    ) -> None:
         """Raise NodeError ``code`` where the stamp is too old or in the future."""
         age = 1e-9 * (self._clock.now().nanoseconds - sample.stamp)
+        if -self._parameters['future_tolerance'] <= age <= most:
+            return
+        channel.refuse(sample, 'stamp')
         if age > most:
             raise NodeError(code, f'the newest {what} is {age:.3g} s old, at most {most} s')
-        if age < -self._parameters['future_tolerance']:
-            raise NodeError(code, f'the stamp of the {what} lies {-age:.3g} s in the future')
+        raise NodeError(code, f'the stamp of the {what} lies {-age:.3g} s in the future')
+
+
+@contextmanager
+def _content(channel: Channel, sample: Sample, code: ErrorCode) -> Iterator[None]:
+    """Turn a ValueError about what ``sample`` holds into a NodeError, and count it."""
+    try:
+        yield
+    except ValueError as error:
+        channel.refuse(sample, 'content')
+        raise NodeError(code, str(error)) from error
 
 
 def rpy_matrix(rpy: np.ndarray | list[float]) -> np.ndarray:

@@ -4,7 +4,7 @@
 # make demo    simulation + node, six instructions; table, video and contact sheet in out/demo
 #              CAMERA=path   a .vrs, a video or a folder of pictures instead of the simulation
 # make test    every test                              ARGS='-k stop test/test_node.py' selects
-# make bench   times the parts of the shipped bundle   ARGS='...' goes to `egomotion bench`
+# make bench   times the shipped bundle; table, chart   ARGS='...' goes to `egomotion bench`
 # make lint    ruff; what pre-commit runs
 # make build   the messages and the Python package into install/ (demo and test call it)
 # make clean   removes what build made; .venv stays
@@ -29,7 +29,7 @@ test: test-environment
 	@scripts/build
 	@scripts/env timeout --kill-after=30 45m pytest $(ARGS)
 
-bench: runtime-environment
+bench: test-environment
 	@scripts/build
 	@scripts/env egomotion bench $(ARGS)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion bench``: milliseconds of every part of a bundle, beside eager torch if wished."""
+"""``egomotion bench``: where the time of a plan goes, and how it compares."""
 
 from __future__ import annotations
 
@@ -9,59 +9,49 @@ import json
 from pathlib import Path
 
 HELP = 'time the parts of a bundle'
+_BACKENDS = ('onnxruntime', 'tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda', 'torch')
+_SECTIONS = {'path': 'whole plans, image message to motion messages, part by part',
+             'graphs': 'every graph: time, arithmetic, share of the matrix product, memory',
+             'backends': 'backends, bundles and eager torch side by side',
+             'scaling': 'cost against primitives, steps, frames, threads',
+             'peers': 'cost models of other generators'}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('bundle', type=Path, nargs='?', default=None, metavar='BUNDLE',
-                        help='folder of the bundle (default: the one that ships)')
-    parser.add_argument('--backend', default='onnxruntime', choices=('onnxruntime', 'tensorrt'))
+    parser.add_argument('bundles', type=Path, nargs='*', metavar='BUNDLE',
+                        help='folder of the bundle (default: the one that ships); more are '
+                        'compared with the first')
+    parser.add_argument('--backend', nargs='+', dest='backends', choices=_BACKENDS,
+                        default=['onnxruntime'], help='the first runs everything, the others are '
+                        'compared with it (default onnxruntime)')
+    parser.add_argument('--only', nargs='+', choices=list(_SECTIONS), default=list(_SECTIONS),
+                        help='; '.join(f'{name}: {text}' for name, text in _SECTIONS.items()))
+    parser.add_argument('--robot', default='unitree_g1', help='whose retargeting is timed')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
-    parser.add_argument('--runs', type=int, default=50, help='runs of each part (default 50)')
-    parser.add_argument('--torch', action='store_true',
-                        help='also time the same modules in eager torch, run by run in turn')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures there')
+    parser.add_argument('--runs', type=int, default=50, help='plans and rounds (default 50)')
+    parser.add_argument('--json', type=Path, metavar='FILE', default=Path('out/bench/bench.json'),
+                        help='the figures; the chart lies beside them (default %(default)s)')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 1 with the reason when the backend cannot run."""
+    """Measure, print, write; 1 with the reason when a backend cannot run."""
+    from egomotion_ros.bench.report import SECTIONS, Settings, lines, make
     from egomotion_ros.bundle import Bundle
-    from egomotion_ros.runtimes.base import open_runtime
-    from egomotion_ros.runtimes.timing import interleave, plan_actions
-    bundle = Bundle.open(args.bundle)
+    bundles = tuple(Bundle.open(folder) for folder in args.bundles or [None])
+    report = make(Settings(
+        bundles, tuple(dict.fromkeys(args.backends)), args.threads, args.runs, args.robot,
+        tuple(name for name in SECTIONS if name in args.only)))
+    print('\n'.join(lines(report)))
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1) + '\n')
+    print(f'figures {args.json}')
+    chart = args.json.with_suffix('.png')
     try:
-        runtime = open_runtime(args.backend, bundle, args.threads)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    sides = {args.backend: plan_actions(runtime, bundle)}
-    if args.torch:
-        sides['torch'] = plan_actions(_torch_runtime(bundle, args.threads), bundle)
-    figures: dict[str, dict[str, dict[str, float]]] = {}
-    columns = '  '.join(f'{side:>12} p50    p95    p99' for side in sides)
-    print(f'{"milliseconds":14}{columns}' + ('   torch / ' + args.backend if args.torch else ''))
-    for part in next(iter(sides.values())):
-        timings = interleave({side: actions[part] for side, actions in sides.items()}, args.runs,
-                             part)
-        figures[part] = {side: timing.as_dict() for side, timing in timings.items()}
-        row = '  '.join(f'{item.p50:16.2f} {item.p95:6.2f} {item.p99:6.2f}'
-                        for item in timings.values())
-        ratio = f'   {timings["torch"].p50 / timings[args.backend].p50:.2f} x' if args.torch \
-            else ''
-        print(f'{part:14}{row}{ratio}')
-    runtime.close()
-    if args.json:
-        args.json.write_text(json.dumps(
-            {'bundle': bundle.hash, 'threads': args.threads, 'milliseconds': figures}, indent=1))
-    return 0
-
-
-def _torch_runtime(bundle, threads: int):
-    """Eager torch with modules of the bundle's sizes; random weights take the same time."""
-    try:
-        import torch
-
-        from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
+        from egomotion_ros.bench.chart import draw
     except ImportError as error:
-        raise ValueError(f'--torch needs the training packages: {error}') from error
-    torch.set_num_threads(threads)
-    return TorchRuntime(modules_of(bundle))
+        print(f'no chart ({error}); pip install matplotlib')
+    else:
+        draw(report, chart)
+        print(f'chart {chart}')
+    return 0

@@ -1,0 +1,112 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Cost against the number of primitives, steps, frames of motion and threads.
+
+Within one figure all sizes are timed in the same rounds.  The models take one image and have no
+size to vary there.  Other lengths of motion need graphs of another shape: the bundle's own
+sizes with random weights, exported for the occasion (torch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from egomotion_ros.bundle import Bundle
+from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.runtimes.loops import sample_latents
+from egomotion_ros.runtimes.ort import OrtRuntime
+from egomotion_ros.runtimes.timing import Timing, made_up_inputs, plan_actions, rounds
+
+_STEPS = (1, 2, 4, 8, 16, 32)
+#: Windows of 8 frames: 2.7, 5 and 10 seconds at 30 Hz.
+_WINDOWS = (10, 19, 38)
+
+Curve = dict[str, dict[str, float]]
+
+
+def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[str, object]:
+    """Milliseconds by size for every dimension; ``notes`` says what cannot be varied and why."""
+    curves: dict[str, object] = {
+        'primitives': _curve(primitive_actions(runtime, bundle), runs, 'primitives'),
+        'steps': _curve(step_actions(runtime, bundle), runs, 'steps')}
+    notes = {'images': 'the reasoner takes one image; there is nothing to vary'}
+    try:
+        curves['frames'] = _frames(bundle, threads, runs)
+    except ImportError as error:
+        notes['frames'] = f'needs torch ({error}); pip install -r requirements/train.txt'
+    curves['threads'] = _threads(bundle, runs)
+    return {**curves, 'notes': notes}
+
+
+def primitive_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], object]]:
+    """Reading the prompt and decoding the first n primitives."""
+    inputs = made_up_inputs(runtime)
+
+    def decode(count: int) -> None:
+        runtime.run('prefill', **inputs['prefill'])
+        for _ in range(count):
+            runtime.run('decode', **inputs['decode'])
+
+    counts = sorted({0, 1, bundle.windows // 4, bundle.windows // 2, bundle.windows})
+    return {str(n): lambda n=n: decode(n) for n in counts}
+
+
+def step_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], object]]:
+    """Sampling with n steps, condition and motion decoder included."""
+    inputs = made_up_inputs(runtime)['condition']
+    known = np.zeros((0, bundle.channels), np.float32)
+
+    def generate(steps: int) -> None:
+        latents = sample_latents(runtime, bundle, inputs['states'][0], inputs['mask'][0], known,
+                                 0, steps, bundle.guidance)
+        runtime.run('decode_motion', latents=latents[None])
+
+    return {str(n): lambda n=n: generate(n) for n in _STEPS}
+
+
+def _curve(actions: dict[str, Callable[[], object]], runs: int, label: str) -> Curve:
+    return {name: Timing.of(seconds).as_dict()
+            for name, seconds in rounds(actions, runs, label).items()}
+
+
+def _threads(bundle: Bundle, runs: int) -> Curve:
+    """All graphs of a plan with 1, 2, 4, .. threads up to the cores of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    counts = [n for n in (1, 2, 4, 8, 16) if n <= max(cores or 1, 2)]
+    runtimes = {n: OrtRuntime(bundle.graphs, n) for n in counts}
+    try:
+        return _curve({str(n): plan_actions(runtime, bundle)['plan']
+                       for n, runtime in runtimes.items()}, runs, 'threads')
+    finally:
+        for runtime in runtimes.values():
+            runtime.close()
+
+
+def _frames(bundle: Bundle, threads: int, runs: int) -> Curve:
+    """Generator and motion decoder at the bundle's steps, for other lengths of motion."""
+    from egomotion_ros.bench.lengths import export_length
+    with TemporaryDirectory() as folder:
+        actions, opened = {}, []
+        for windows in _WINDOWS:
+            specs = export_length(bundle, windows, Path(folder) / str(windows))
+            runtime = OrtRuntime(specs, threads)
+            opened.append(runtime)
+            inputs = made_up_inputs(runtime)
+
+            def generate(runtime: Runtime = runtime,
+                         inputs: dict[str, dict[str, np.ndarray]] = inputs) -> None:
+                for _ in range(bundle.steps):
+                    runtime.run('step', **inputs['step'])
+                runtime.run('decode_motion', **inputs['decode_motion'])
+
+            actions[str(windows * bundle.window)] = generate
+        curve = _curve(actions, runs, 'frames')
+        for runtime in opened:
+            runtime.close()
+    return curve

@@ -1,0 +1,189 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks count and report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+import pytest
+
+from egomotion_ros.bench import flops, path, roofline, scaling
+from egomotion_ros.bundle import Bundle
+from egomotion_ros.commands import bench
+from egomotion_ros.runtimes.ort import OrtRuntime
+from egomotion_ros.runtimes.timing import Ratio, Timing, rounds
+
+
+@pytest.fixture(scope='module')
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope='module')
+def runtime(bundle: Bundle):
+    runtime = OrtRuntime(bundle.graphs, threads=1)
+    yield runtime
+    runtime.close()
+
+
+def graph(nodes, inputs: dict[str, tuple], outputs: dict[str, tuple],
+          weights: dict[str, tuple]) -> ModelProto:
+    """Graph of float tensors; the weights are ones."""
+    from onnx.shape_inference import infer_shapes
+
+    def tensors(shapes: dict[str, tuple]):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in shapes.items()]
+
+    return infer_shapes(helper.make_model(
+        helper.make_graph(nodes, 'g', tensors(inputs), tensors(outputs), [
+            numpy_helper.from_array(np.ones(shape, np.float32), name)
+            for name, shape in weights.items()]),
+        opset_imports=[helper.make_opsetid('', 20)], ir_version=10))
+
+
+@pytest.mark.parametrize(('node', 'left', 'right', 'out', 'expected'), [
+    # 2 * rows * columns * inner, once for each of the 3 * 4 matrices.
+    (('MatMul', {}), (3, 4, 5, 6), (3, 4, 6, 7), (3, 4, 5, 7), 2 * 12 * 5 * 6 * 7),
+    (('MatMul', {}), (1, 5, 6), (6, 7), (1, 5, 7), 2 * 5 * 6 * 7),
+    (('Gemm', {'transA': 1, 'transB': 1}), (6, 5), (7, 6), (5, 7), 2 * 5 * 6 * 7),
+    # 8 channels of 10 x 10, each from 3 channels under a 3 x 3 window.
+    (('Conv', {'pads': [1, 1, 1, 1]}), (1, 3, 10, 10), (8, 3, 3, 3), (1, 8, 10, 10),
+     2 * 800 * 27),
+    # Two groups: each output sees half of the inputs.
+    (('Conv', {'group': 2, 'strides': [2]}), (1, 4, 9), (6, 2, 3), (1, 6, 4), 2 * 24 * 6),
+    # Every one of 4 * 5 inputs meets 3 outputs under a window of 2.
+    (('ConvTranspose', {'strides': [2]}), (1, 4, 5), (4, 3, 2), (1, 3, 10), 2 * 20 * 6),
+    (('Add', {}), (5, 6), (5, 6), (5, 6), 0),
+])
+def test_operations_are_counted_as_by_hand(node, left, right, out, expected: int) -> None:
+    kind, attributes = node
+    model = graph([helper.make_node(kind, ['x', 'w'], ['y'], **attributes)],
+                  {'x': left}, {'y': out}, {'w': right})
+    assert flops.count_flops(model) == expected
+
+
+def test_an_operation_of_unknown_shape_is_refused() -> None:
+    model = graph([helper.make_node('MatMul', ['x', 'w'], ['y'])],
+                  {'x': ('n', 6)}, {'y': ('n', 7)}, {'w': (6, 7)})
+    with pytest.raises(ValueError, match='no static shape'):
+        flops.count_flops(model)
+
+
+def test_vision_is_what_depends_on_the_image_alone() -> None:
+    model = graph(
+        [helper.make_node('MatMul', ['image', 'w'], ['seen']),
+         helper.make_node('Add', ['seen', 'text'], ['both']),
+         helper.make_node('MatMul', ['both', 'w'], ['y'])],
+        {'image': (2, 4), 'text': (2, 4)}, {'y': (2, 4)}, {'w': (4, 4)})
+    part = flops.image_part(model)
+    assert [node.output[0] for node in part.graph.node] == ['seen']
+    assert [value.name for value in part.graph.input] == ['image']
+    assert flops.count_flops(part) * 2 == flops.count_flops(model)
+    assert flops.image_part(model, 'camera') is None
+
+
+def test_heads_are_what_the_trunk_does_not_need() -> None:
+    model = graph(
+        [helper.make_node('MatMul', ['x', 'w'], ['state']),
+         helper.make_node('MatMul', ['state', 'v'], ['logits'])],
+        {'x': (1, 4)}, {'state': (1, 4), 'logits': (1, 9)}, {'w': (4, 4), 'v': (4, 9)})
+    part = flops.head_part(model, ['state'])
+    assert flops.count_flops(part) == 2 * 4 * 9
+    assert [value.name for value in part.graph.input] == ['state']
+    assert flops.head_part(model, ['other']) is None
+
+
+def test_the_ratio_of_a_variant_to_its_double_is_two() -> None:
+    random = np.random.default_rng(0)
+    load = random.uniform(1, 5, 40)
+    ratio = Ratio.of(2 * load, load)
+    assert ratio.value == ratio.low == ratio.high == 2
+    noisy = Ratio.of(2 * load * random.uniform(0.9, 1.1, 40), load)
+    assert noisy.low < noisy.value < noisy.high
+    assert noisy.low < 2 < noisy.high
+    with pytest.raises(ValueError, match='as many rounds'):
+        Ratio.of(load, load[:-1])
+
+
+def test_rounds_run_everything_equally_often_in_changing_order() -> None:
+    calls: list[str] = []
+    spent = rounds({name: lambda name=name: calls.append(name) for name in 'abc'}, 20, warm=1)
+    order = [''.join(calls[n:n + 3]) for n in range(3, len(calls), 3)]
+    assert all(sorted(turn) == ['a', 'b', 'c'] for turn in order)
+    assert len(order) == 20
+    assert len(set(order)) > 3
+    assert {name: seconds.shape for name, seconds in spent.items()} == dict.fromkeys('abc', (20,))
+    with pytest.raises(ValueError, match='at least 1'):
+        rounds({}, 0)
+
+
+def test_the_parts_of_a_plan_add_up(runtime, bundle: Bundle) -> None:
+    times = path.measure(runtime, bundle, 'unitree_g1', 3)
+    assert set(times.graphs) == set(bundle.graphs)
+    report = times.as_dict()
+    assert sum(report['share'].values()) == pytest.approx(1)
+    means = report['mean_milliseconds']
+    assert sum(value for name, value in means.items() if name != 'whole') == pytest.approx(
+        means['whole'])
+    assert set(times.graphs) | {'retargeting'} <= set(times.parts)
+    assert all((seconds > 0).all() for seconds in times.parts.values())
+    assert times.missing == '' and set(path.AROUND) <= set(times.parts)
+    with pytest.raises(ValueError, match='at least 1'):
+        path.measure(runtime, bundle, 'unitree_g1', 0)
+
+
+def test_every_graph_has_its_share_and_parts_are_smaller_than_wholes(
+        runtime, bundle: Bundle) -> None:
+    costs = roofline.measure(runtime, bundle, 1, 3, '')
+    by_name = {cost.name: cost for cost in costs.graphs}
+    assert set(by_name) == {*bundle.graphs, 'vision', 'heads'}
+    assert 0 < by_name['vision'].flops < by_name['prefill'].flops
+    assert 0 < by_name['heads'].flops < by_name['decode'].flops
+    for cost in costs.graphs:
+        assert cost.share == pytest.approx(cost.gflops / costs.roof)
+    step = by_name['step']
+    assert costs.together({'step': 7}) == pytest.approx(step.share)
+
+
+def test_more_steps_and_primitives_run_more_graphs(runtime, bundle: Bundle) -> None:
+    timed = path.TimedRuntime(runtime)
+    assert list(scaling.primitive_actions(timed, bundle)) == ['0', '1', '4', '9', '19']
+    scaling.primitive_actions(timed, bundle)['0']()
+    assert timed.seconds['decode'] == 0 < timed.seconds['prefill']
+    scaling.step_actions(timed, bundle)['4']()
+    assert timed.seconds['step'] > 0
+    timed.reset()
+    assert not any(timed.seconds.values())
+
+
+def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    bench.configure(parser)
+    out = tmp_path / 'new' / 'figures.json'
+    arguments = [str(tiny_bundle), '--only', 'path', 'graphs', 'backends', '--runs',
+                 '2', '--threads', '1', '--json', str(out)]
+    assert bench.run(parser.parse_args(arguments)) == 0
+    report = json.loads(out.read_text())
+    assert {'bundle', 'threads', 'machine', 'notes', 'path', 'roofline', 'memory_mb',
+            'backends'} <= set(report)
+    assert report['notes'] == {}
+    assert set(report['backends']['milliseconds']['plan']) == {'onnxruntime', 'eager torch'}
+    assert report['backends']['ratio']['plan']['eager torch']['value'] > 0
+    assert report['memory_mb']['process'] > max(report['memory_mb'][name]
+                                                for name in Bundle.open(tiny_bundle).graphs)
+    assert out.with_suffix('.png').stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert 'everything else' in printed and str(out.with_suffix('.png')) in printed
+
+
+def test_timing_reports_percentiles_in_milliseconds() -> None:
+    timing = Timing.of(np.arange(1, 101) / 1000)
+    assert (timing.p50, timing.runs) == (pytest.approx(50.5), 100)
+    assert timing.p50 < timing.p95 < timing.p99

@@ -21,7 +21,7 @@ from egomotion_ros.cli import main
 from egomotion_ros.data import importer_checks as checks
 from egomotion_ros.data.importer import import_folder
 from egomotion_ros.data.importer_labels import action_of, cmu_take, read_labels, take_name
-from egomotion_ros.data.importer_match import SAME, same_performance, signature
+from egomotion_ros.data.importer_match import SAME, find_copies, same_performance, signature
 from egomotion_ros.data.library import SPLITS, MotionLibrary, save_library, split_of
 from egomotion_ros.data.mapping import load_mapping, shipped_mappings
 
@@ -120,6 +120,27 @@ def test_copies_in_different_cuts_are_found_and_different_walks_are_not():
     for seed in range(2, 6):
         other = resample(walk(6.0, 120.0, seed=seed), 30.0)
         assert same_performance(signature(other), signature(one))[0] > SAME
+
+
+def test_search_for_copies_loses_no_pair_and_slides_few(monkeypatch):
+    """Against comparing every pair; long, middle and short takes, half of them cut from others."""
+    rng, signs = np.random.default_rng(0), []
+    for seed in range(30):
+        take = signature(resample(walk(rng.uniform(5, 9), 120.0, seed=seed), 30.0))
+        length = int(rng.choice([29, 31, 50, 70, 110, 140]))
+        first = int(rng.integers(len(take) - length + 1))
+        signs += [take, take[first:first + length] + rng.normal(size=(length, 5)) * 0.01]
+    every = [
+        (a, b, start, difference)
+        for a, b in itertools.permutations(range(len(signs)), 2)
+        for difference, start in [same_performance(signs[a], signs[b])]
+        if difference < SAME and (len(signs[a]), a) < (len(signs[b]), b)
+    ]
+    slid = []
+    monkeypatch.setattr('egomotion_ros.data.importer_match.same_performance',
+                        lambda a, b: slid.append(1) or same_performance(a, b))
+    assert len(every) >= 30 and sorted(find_copies(signs)) == sorted(every)
+    assert len(slid) < 0.7 * len(signs) * (len(signs) - 1) / 2
 
 
 def test_partners_of_one_recording_share_a_performance(tmp_path, mappings):

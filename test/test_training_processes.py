@@ -89,7 +89,7 @@ def train_in_processes(count: int, folder: Path, episodes: Path, out: Path, *mor
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
          str(count), str(folder / 'script.py'), str(folder), 'train', 'reasoner', '--config',
          str(folder / 'config.yaml'), '--episodes', str(episodes), '--out', str(out), *more],
-        env=environment, capture_output=True, text=True, timeout=240)
+        env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, module in _MODULES.items():
         command = import_module(f'egomotion_ros.data.{module}')
         command.configure(verbs.add_parser(name, help=command.HELP, description=command.HELP))
-    text = 'read .amc/.asf, .bvh, exponential maps and SMPL-X/AMASS .npz below a folder'
+    text = 'read recordings below a folder: ASF/AMC, BVH, AMASS, Nymeria, HumanML3D, EE4D-Motion'
     one = verbs.add_parser('import', help=text, description=text)
     one.add_argument('folder', type=Path, metavar='DIR', help='folder with recordings')
     one.add_argument('--out', type=Path, required=True, metavar='DIR', help='library to write')

@@ -244,7 +244,7 @@ def import_folder(
         smplx_io.model_shape(smplx_models)
     report, found = Report(), []
     for path in tqdm(files, desc='reading', unit='file', disable=not progress):
-        why = humanml3d.left_out(path) if path.suffix == '.npy' else None
+        why = humanml3d.left_out(path) if path.suffix.lower() == '.npy' else None
         if why:
             report.outcomes.append(Outcome(source_of(path, root), 'copy', why, 0.0))
             continue
@@ -301,7 +301,7 @@ def _settle(
 
 def _performances(root: Path, found: list[_Candidate], same: list[tuple[int, int]]) -> list[str]:
     """Name of the performance of every take: the CMU take where one of the copies has it."""
-    ids = [cmu_take(c.path.stem) if c.path.suffix != '.npy' else None for c in found]
+    ids = [cmu_take(c.path.stem) if c.path.suffix.lower() != '.npy' else None for c in found]
     keys: dict[tuple, list[int]] = defaultdict(list)
     for i, c in enumerate(found):
         if ids[i] is not None:

@@ -11,6 +11,8 @@ another, and where the two agree better than two performances ever do, they are 
 from __future__ import annotations
 
 import numpy as np
+from scipy.fft import dct
+from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from egomotion_ros.body.rotations import geodesic_angle
@@ -26,6 +28,9 @@ PROBE = 120
 #: count as 1 rad).  Copies of CMU takes on other skeletons differ by 0.006 to 0.029, the most
 #: alike walks of one person by 0.038 and more.
 SAME = 0.033
+#: Window lengths of the search (frames), longest first, and cosines of a window and channel.
+_WINDOWS = (PROBE, 60, 30)
+_COSINES = 3
 
 
 def signature(motion: HumanMotion) -> np.ndarray:
@@ -77,13 +82,42 @@ def find_copies(
     """Pairs (a, b, frame of b at which a begins, difference) of one performance, a the shorter."""
     pairs = []
     order = sorted(range(len(signatures)), key=lambda i: len(signatures[i]))
-    rounds = tqdm(order, desc='comparing takes', unit='take', disable=not progress)
-    for rank, i in enumerate(rounds):
-        for j in order[rank + 1 :]:
+    rank = {i: n for n, i in enumerate(order)}
+    near = _near(signatures)
+    for i in tqdm(order, desc='comparing takes', unit='take', disable=not progress):
+        for j in sorted((j for j in near[i] if rank[j] > rank[i]), key=rank.__getitem__):
             difference, start = same_performance(signatures[i], signatures[j])
             if difference < SAME:
                 pairs.append((i, j, start, difference))
     return pairs
+
+
+def _near(signatures: list[np.ndarray]) -> list[set[int]]:
+    """Takes that may hold the probe of each take: all that do, and a few more."""
+    everything = set(range(len(signatures)))
+    near = [everything] * len(signatures)
+    for window, above in zip(_WINDOWS, (PROBE + 1, *_WINDOWS), strict=False):
+        # A part of a probe differs by no more than the whole; the longest window that fits.
+        asking = [i for i, s in enumerate(signatures) if window <= min(len(s), PROBE) < above]
+        if not asking:
+            continue
+        held = [i for i in everything if len(signatures[i]) >= window]
+        rows = {i: _project(signatures[i], window) for i in held}
+        owner = np.repeat(held, [len(rows[i]) for i in held])
+        tree = KDTree(np.concatenate([rows[i] for i in held]))
+        for i in asking:
+            n = min(len(signatures[i]), PROBE)
+            first = (len(signatures[i]) - n) // 2
+            radius = SAME * np.sqrt(n * signatures[i].shape[1]) + 1e-6
+            near[i] = set(owner[tree.query_ball_point(rows[i][first], radius)].tolist())
+    return near
+
+
+def _project(signature: np.ndarray, window: int) -> np.ndarray:
+    """Slowest cosines (S, channels * 3) of every window; the mean is at right angles to them."""
+    basis = dct(np.eye(window), norm='ortho', axis=0)[1 : 1 + _COSINES].T
+    windows = np.lib.stride_tricks.sliding_window_view(signature, window, axis=0)
+    return (windows @ basis).reshape(len(windows), -1)
 
 
 def join(count: int, pairs: list[tuple[int, int]]) -> list[int]:

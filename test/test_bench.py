@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 import pytest
 
-from egomotion_ros.bench import flops, path, roofline, scaling
+from egomotion_ros.bench import flops, path, report, roofline, scaling
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import bench
 from egomotion_ros.runtimes.ort import OrtRuntime
@@ -44,7 +45,8 @@ def graph(nodes, inputs: dict[str, tuple], outputs: dict[str, tuple],
         helper.make_graph(nodes, 'g', tensors(inputs), tensors(outputs), [
             numpy_helper.from_array(np.ones(shape, np.float32), name)
             for name, shape in weights.items()]),
-        opset_imports=[helper.make_opsetid('', 20)], ir_version=10))
+        opset_imports=[helper.make_opsetid('', 20), helper.make_opsetid('com.microsoft', 1)],
+        ir_version=10))
 
 
 @pytest.mark.parametrize(('node', 'left', 'right', 'out', 'expected'), [
@@ -66,6 +68,13 @@ def test_operations_are_counted_as_by_hand(node, left, right, out, expected: int
     model = graph([helper.make_node(kind, ['x', 'w'], ['y'], **attributes)],
                   {'x': left}, {'y': out}, {'w': right})
     assert flops.count_flops(model) == expected
+
+
+def test_products_with_packed_weights_count_as_products() -> None:
+    model = graph([helper.make_node('MatMulNBits', ['x', 'w'], ['y'], domain='com.microsoft',
+                                    K=6, N=7, bits=8, block_size=32)],
+                  {'x': (3, 5, 6)}, {'y': (3, 5, 7)}, {'w': (7, 1, 6)})
+    assert flops.count_flops(model) == 2 * 15 * 6 * 7
 
 
 def test_an_operation_of_unknown_shape_is_refused() -> None:
@@ -126,9 +135,9 @@ def test_rounds_run_everything_equally_often_in_changing_order() -> None:
 def test_the_parts_of_a_plan_add_up(runtime, bundle: Bundle) -> None:
     times = path.measure(runtime, bundle, 'unitree_g1', 3)
     assert set(times.graphs) == set(bundle.graphs)
-    report = times.as_dict()
-    assert sum(report['share'].values()) == pytest.approx(1)
-    means = report['mean_milliseconds']
+    figures = times.as_dict()
+    assert sum(figures['share'].values()) == pytest.approx(1)
+    means = figures['mean_milliseconds']
     assert sum(value for name, value in means.items() if name != 'whole') == pytest.approx(
         means['whole'])
     assert set(times.graphs) | {'retargeting'} <= set(times.parts)
@@ -162,6 +171,14 @@ def test_more_steps_and_primitives_run_more_graphs(runtime, bundle: Bundle) -> N
     assert not any(timed.seconds.values())
 
 
+def test_the_other_way_to_decode_is_compared_where_its_graphs_are(bundle: Bundle) -> None:
+    without = {name: spec for name, spec in bundle.graphs.items() if name != 'query'}
+    assert report.other_decoders(replace(bundle, graphs=without)) == ()
+    both = replace(bundle, graphs=without | {'query': bundle.graphs['decode']})
+    assert report.other_decoders(both) == ('parallel',)
+    assert report.other_decoders(replace(both, decoder='parallel')) == ('autoregressive',)
+
+
 def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
@@ -170,13 +187,13 @@ def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
     arguments = [str(tiny_bundle), '--only', 'path', 'graphs', 'backends', '--runs',
                  '2', '--threads', '1', '--json', str(out)]
     assert bench.run(parser.parse_args(arguments)) == 0
-    report = json.loads(out.read_text())
+    found = json.loads(out.read_text())
     assert {'bundle', 'threads', 'machine', 'notes', 'path', 'roofline', 'memory_mb',
-            'backends'} <= set(report)
-    assert report['notes'] == {}
-    assert set(report['backends']['milliseconds']['plan']) == {'onnxruntime', 'eager torch'}
-    assert report['backends']['ratio']['plan']['eager torch']['value'] > 0
-    assert report['memory_mb']['process'] > max(report['memory_mb'][name]
+            'backends'} <= set(found)
+    assert found['notes'] == {}
+    assert set(found['backends']['milliseconds']['plan']) == {'onnxruntime', 'eager torch'}
+    assert found['backends']['ratio']['plan']['eager torch']['value'] > 0
+    assert found['memory_mb']['process'] > max(found['memory_mb'][name]
                                                 for name in Bundle.open(tiny_bundle).graphs)
     assert out.with_suffix('.png').stat().st_size > 10_000
     printed = capsys.readouterr().out

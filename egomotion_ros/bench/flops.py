@@ -56,9 +56,13 @@ def count_flops(model: ModelProto) -> int:
 
 
 def _node_flops(node: NodeProto, shapes: dict[str, Shape]) -> int:
-    if node.op_type not in ('MatMul', 'Gemm', 'Conv', 'ConvTranspose'):
+    if node.op_type not in ('MatMul', 'Gemm', 'Conv', 'ConvTranspose', 'MatMulNBits'):
         return 0
     try:
+        if node.op_type == 'MatMulNBits':
+            # ONNX Runtime's product with packed weights (the int8 flavour): only attributes tell.
+            sizes = {item.name: item.i for item in node.attribute}
+            return 2 * prod(shapes[node.input[0]][:-1]) * sizes['K'] * sizes['N']
         left, right = shapes[node.input[0]], shapes[node.input[1]]
         out = shapes[node.output[0]]
     except KeyError as error:

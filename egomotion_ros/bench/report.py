@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ import platform
 from typing import Any
 
 from egomotion_ros.bench import memory, path, roofline, scaling
-from egomotion_ros.bundle import Bundle
+from egomotion_ros.bundle import DECODERS, PARALLEL_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import Runtime, open_runtime
 from egomotion_ros.runtimes.timing import Ratio, Timing, plan_actions, rounds
 
@@ -95,6 +95,9 @@ def _measure_backends(settings: Settings, runtime: Runtime, report: dict[str, An
                 if name not in sides:
                     opened.append(_open(backend, other, settings.threads))
                     sides[name] = plan_actions(opened[-1], other)
+        for decoder in other_decoders(bundle):
+            sides[f'{settings.backends[0]}, {decoder}'] = plan_actions(
+                runtime, replace(bundle, decoder=decoder))
         try:
             opened.append(_eager(bundle, settings.threads))
             sides[EAGER] = plan_actions(opened[-1], bundle)
@@ -134,6 +137,13 @@ def _measure_peers(settings: Settings, runtime: Runtime, report: dict[str, Any])
 
 _SECTIONS = {'path': _measure_path, 'graphs': _measure_graphs, 'backends': _measure_backends,
              'scaling': _measure_scaling, 'peers': _measure_peers}
+
+
+def other_decoders(bundle: Bundle) -> tuple[str, ...]:
+    """Ways to decode primitives that a bundle has the graphs for, but its own."""
+    if PARALLEL_GRAPHS[0] not in bundle.graphs:
+        return ()
+    return tuple(decoder for decoder in DECODERS if decoder != bundle.decoder)
 
 
 def _open(backend: str, bundle: Bundle, threads: int) -> Runtime:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.bundle import GRAPHS, Bundle
+from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.loops import decode_primitives, sample_latents
 
@@ -115,7 +115,7 @@ def plan_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], obj
     """Return what a plan runs: each graph by name, ``reason`` and ``generate`` as the loops do."""
     inputs = made_up_inputs(runtime)
     actions: dict[str, Callable[[], object]] = {
-        name: lambda name=name: runtime.run(name, **inputs[name]) for name in GRAPHS}
+        name: lambda name=name: runtime.run(name, **inputs[name]) for name in runtime.specs}
     start, condition = inputs['prefill'], inputs['condition']
 
     def reason() -> object:

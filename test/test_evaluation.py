@@ -13,8 +13,9 @@ import pytest
 from egomotion_ros.cli import main
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, SEPARATION
 from egomotion_ros.evaluation import figures
+from egomotion_ros.evaluation.chance import constant_pose
 from egomotion_ros.evaluation.goals import reached_by, share
-from egomotion_ros.evaluation.scenes import altered, constant_pose, held_out_questions
+from egomotion_ros.evaluation.scenes import altered, held_out_questions
 from egomotion_ros.evaluation.table import Goal, Row, format_rows
 
 CAMERA_REPORT = {
@@ -106,7 +107,7 @@ def test_modes_change_only_what_they_name(questions):
 
 
 def test_the_best_constant_is_chosen_on_training_scenes(questions):
-    pose = constant_pose('walk_to', 60)
+    pose = constant_pose('walk_to', scenes=60)
     assert 0.3 < pose[0] < 3.5 and abs(pose[1]) < 1.5
     goals = np.array([pose, pose + [0.49, 0, 0], pose + [0, 0, np.radians(21)]])
     assert reached_by(pose, goals, 'walk_to').tolist() == [True, True, False]
@@ -115,7 +116,8 @@ def test_the_best_constant_is_chosen_on_training_scenes(questions):
 @pytest.mark.parametrize(('options', 'message'), [
     (['--checkpoints', 'x'], 'goes together'), (['--baselines', 'x'], 'goes together'),
     (['--scenes', '0'], 'at least 1'),
-    (['--camera-path', '-1'], 'minutes')])
+    (['--camera-path', '-1'], 'minutes'), (['--action', 'reach'], 'furnished'),
+    (['--video', 'nowhere/film.mp4'], 'folder')])
 def test_bad_arguments_are_refused_before_anything_is_run(options, message, capsys):
     assert main(['evaluate', *options]) == 1
     assert message in capsys.readouterr().err

@@ -16,7 +16,9 @@ from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.data.hands import hand_points
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.data.scenes import SHAPE_NAMES, SceneObject
+from egomotion_ros.data.scenes import OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
+from egomotion_ros.data.synthesis_reach import synthesise_reach
+from egomotion_ros.evaluation.chance import constant_hands, touches
 from egomotion_ros.evaluation.closed_loop import (
     LATENCY,
     answer_twice,
@@ -168,6 +170,59 @@ def test_a_reach_is_of_one_stretch_of_time():
         score_reach(replace(motion, scale=0.7), 'left', item)
     with pytest.raises(ValueError, match='shorter'):
         score_reach(standing(5), 'left', item)
+
+
+@pytest.fixture(scope='module')
+def reaches() -> list:
+    return held_out_questions(4, 'reach', kind='furnished')
+
+
+def test_what_stands_within_reach_is_reached_for(reaches):
+    for question in reaches:
+        item = question.scene.objects[question.target]
+        assert item.side == question.side and question.scene.boxes
+        palms = item.hand_targets(item.side)
+        away = np.hypot(*np.nanmean(palms, axis=0)[:2])
+        assert 0.35 <= away <= 1.35
+        assert touches(palms, item.side, item)
+        hand = 'hands' if item.side == 'both' else f'{item.side} hand'
+        assert hand in question.instruction and hand in question.known
+
+
+def test_a_reaching_motion_reaches_its_target_and_no_other(reaches, gait_library):
+    hits = []
+    for question in reaches:
+        item = question.scene.objects[question.target]
+        motion = synthesise_reach(item.hand_targets(item.side), np.random.default_rng(0),
+                                  gait_library, 'train')
+        score = question.score(motion)
+        hits.append(score.reached)
+        others = [n for n in range(len(question.scene.objects)) if n != question.target]
+        assert not any(question.score(motion, other).reached for other in others)
+        idle = synthesise_reach(np.array([[0.5, 0.2, 1.2], [0.5, -0.2, 1.2]]),
+                                np.random.default_rng(0), gait_library, 'train')
+        assert score.distance < question.score(idle).distance
+    assert sum(hits) >= 3
+
+
+def test_furnished_walks_keep_the_distractors():
+    column = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
+    for question in held_out_questions(3, 'walk_to', kind='furnished'):
+        item, table = question.scene.objects[question.target], question.objects
+        others = [other for other in question.scene.objects if other is not item]
+        assert any(other.colour == item.colour for other in others)
+        assert any(other.shape == item.shape for other in others)
+        assert not item.side and table[question.target, column['visible']]
+        moved = seen_from(question.scene, PlanarPose(0.3, 0.0, 0.2), question.camera)
+        for before, after in zip(question.scene.boxes, moved.boxes, strict=True):
+            x, y = np.array(before.position[:2]) - [0.3, 0.0]
+            assert np.hypot(*after.position[:2]) == pytest.approx(np.hypot(x, y))
+            assert after.yaw == pytest.approx(before.yaw - 0.2)
+
+
+def test_constant_hands_touch_more_than_nothing_and_far_from_all():
+    hands = constant_hands('right', scenes=60)
+    assert np.isnan(hands[0]).all() and 0.4 <= np.hypot(*hands[1, :2]) <= 1.3
 
 
 def _summary(hits) -> dict:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egomotion_ros.evaluation.scenes import Question
+    from egomotion_ros.pipeline import EgoMotionPipeline
     from egomotion_ros.types import HumanMotion
 
 
@@ -22,9 +23,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
     parser.add_argument('--scenes', type=int,
                         help='held-out scenes (default 300, with --protocol 500)')
-    parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at'), default='walk_to')
+    parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at', 'reach'),
+                        default='walk_to')
+    parser.add_argument('--kind', choices=('simple', 'furnished'), default='simple',
+                        help='of the scenes: objects on the floor of an empty room (default), or '
+                             'on and between furniture, some within reach')
     parser.add_argument('--protocol', action='store_true',
-                        help='walks and turns, one look and two, known sentences, chance')
+                        help='walks, turns and, in furnished scenes, reaches: one look and '
+                             'two, known sentences, chance')
     parser.add_argument('--baselines', type=Path, metavar='EPISODES',
                         help='with --checkpoints: compare with simpler methods that learned from '
                              'these training episodes')
@@ -50,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from egomotion_ros.evaluation import figures, protocol, speed
-    from egomotion_ros.evaluation.comparison import comparison_rows
+    from egomotion_ros.evaluation.comparison import COMPARED, comparison_rows
     from egomotion_ros.evaluation.motions import evaluate_reconstruction, evaluate_robot
     from egomotion_ros.evaluation.scenes import evaluate_scenes, held_out_questions
     from egomotion_ros.evaluation.table import Row, format_rows
@@ -60,20 +66,21 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     details: dict[str, Any] = {}
     pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
-    actions = tuple(protocol.ONE_LOOK) if args.protocol else (args.action,)
+    actions = protocol.ACTIONS[args.kind] if args.protocol else (args.action,)
     scenes = args.scenes or (protocol.SCENES if args.protocol else 300)
     answered = {}
     try:
         for action in actions:
-            questions = held_out_questions(scenes, action)
+            questions = held_out_questions(scenes, action, kind=args.kind)
             found, motions = evaluate_scenes(pipeline, questions)
             rows += figures.goal_rows(found, action)
             if args.protocol:
                 found |= protocol.evaluate_protocol(pipeline, questions, motions)
                 rows += protocol.protocol_rows(found, action)
             details[action], answered[action] = found, (questions, motions)
-            if args.baselines is not None:
-                details[f'{action} baselines'] = methods = _compare(args, questions, motions)
+            if args.baselines is not None and action in COMPARED:
+                details[f'{action} baselines'] = methods = _compare(args, pipeline, questions,
+                                                                    motions)
                 rows += comparison_rows(methods, action)
         questions, motions = answered[actions[0]]
         details['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
@@ -106,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace, questions: list[Question], motions: list[HumanMotion]
-             ) -> dict[str, dict[str, Any] | None]:
+def _compare(args: argparse.Namespace, pipeline: EgoMotionPipeline, questions: list[Question],
+             motions: list[HumanMotion]) -> dict[str, dict[str, Any] | None]:
     """Figures of the full method and of every baseline on the same questions."""
     from egomotion_ros.evaluation.comparison import FULL, judge
     from egomotion_ros.evaluation.scenes import answer_all
@@ -116,8 +123,9 @@ def _compare(args: argparse.Namespace, questions: list[Question], motions: list[
     except ImportError as error:
         raise ValueError(f'--baselines needs the training packages: {error}') from error
     methods: dict[str, dict[str, Any] | None] = {FULL: judge(questions, motions)}
-    for name, answerer in Baselines(args.checkpoints, args.baselines).answerers(
-            questions[0].action):
+    baselines = Baselines(args.checkpoints, args.baselines, pipeline.bundle.steps,
+                          pipeline.bundle.guidance)
+    for name, answerer in baselines.answerers(questions[0].action):
         methods[name] = None if answerer is None else judge(
             questions, answer_all(answerer, questions, name))
     return methods
@@ -125,12 +133,13 @@ def _compare(args: argparse.Namespace, questions: list[Question], motions: list[
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError before hours are spent, not after."""
-    from egomotion_ros.evaluation import protocol
+    from egomotion_ros.evaluation.comparison import COMPARED
+    if args.action == 'reach' and args.kind != 'furnished':
+        raise ValueError('--action reach needs --kind furnished')
     if (args.checkpoints is None) != (args.library is None and args.baselines is None):
         raise ValueError('--checkpoints goes together with --library or --baselines')
-    if args.baselines is not None and args.action not in protocol.JUDGED_BY:
-        raise ValueError(f'--baselines compares {" and ".join(protocol.JUDGED_BY)}, not '
-                         f'{args.action}')
+    if args.baselines is not None and args.action not in COMPARED:
+        raise ValueError(f'--baselines compares {" and ".join(COMPARED)}, not {args.action}')
     for name in ('scenes', 'retargeted'):
         value = getattr(args, name)
         if value is not None and value < 1:

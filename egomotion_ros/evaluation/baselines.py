@@ -47,11 +47,14 @@ class Baselines:
     """
     The four baselines over one set of checkpoints and training episodes.
 
+    ``steps`` and ``guidance`` of the flow are those of the bundle they are compared with.
     ValueError when a checkpoint is missing or unreadable, or the episodes have no motions.
     """
 
-    def __init__(self, checkpoints: Path, episodes: Path) -> None:
+    def __init__(self, checkpoints: Path, episodes: Path, steps: int = 8, guidance: float = 1.0
+                 ) -> None:
         checkpoints = Path(checkpoints)
+        self._flow = {'steps': steps, 'guidance': guidance}
         self._reasoner = load_model(checkpoints / 'reasoner', 'reasoner')
         self._tokenizer = load_model(checkpoints / 'tokenizer', 'tokenizer')
         self._autoencoder = load_model(checkpoints / 'autoencoder', 'autoencoder')
@@ -89,7 +92,7 @@ class Baselines:
         noise = torch.randn(1, PLAN_WINDOWS, self._autoencoder.config.channels,
                             generator=torch.Generator().manual_seed(seed))
         latents = self._generator.sample(noise, states, mask, torch.zeros_like(noise),
-                                         torch.zeros(noise.shape[:2]))
+                                         torch.zeros(noise.shape[:2]), **self._flow)
         return as_motion(self._autoencoder.decode(latents)[0].numpy())
 
     @torch.no_grad()

@@ -70,10 +70,13 @@ def seen_from(scene: Scene, pose: PlanarPose, camera: CameraPose) -> Scene:
 
     objects = tuple(replace(item, position=moved(item.position), yaw=item.yaw - pose.yaw)
                     for item in scene.objects)
+    boxes = tuple(replace(box, position=moved(box.position), yaw=box.yaw - pose.yaw)
+                  for box in scene.boxes)
     room = replace(scene.room, center=moved(scene.room.center), yaw=scene.room.yaw - pose.yaw)
     lights = replace(scene.lights, position=moved(scene.lights.position),
                      direction=tuple(map(float, turn @ np.array(scene.lights.direction))))
-    return replace(scene, objects=objects, room=room, lights=lights, camera=camera)
+    return replace(scene, objects=objects, boxes=boxes, room=room, lights=lights,
+                   camera=camera)
 
 
 def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,

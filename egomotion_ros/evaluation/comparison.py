@@ -16,6 +16,8 @@ from egomotion_ros.evaluation.table import Goal, Row, rate
 from egomotion_ros.retarget.quality import human_feet
 from egomotion_ros.types import HumanMotion
 
+#: Actions all methods can be asked for.
+COMPARED = ('walk_to', 'turn_to')
 #: Name of the method that is compared with the others.
 FULL = 'full method'
 

@@ -16,12 +16,14 @@ from tqdm import tqdm
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import CAMERA
-from egomotion_ros.demo.film import Theatre
+from egomotion_ros.demo.film import viewpoint
 from egomotion_ros.demo.record import Attempt, Visit
 from egomotion_ros.evaluation.closed_loop import head_camera, seen_from
 from egomotion_ros.evaluation.goals import GoalScore
 from egomotion_ros.evaluation.scenes import Question, scored
+from egomotion_ros.retarget.joining import still
 from egomotion_ros.retarget.retargeter import Retargeter
+from egomotion_ros.simulation.world import View, World
 from egomotion_ros.types import CameraIntrinsics, HumanMotion
 
 #: Sides of the first-person picture and of the third-person one, height of the caption (px).
@@ -61,9 +63,11 @@ class Clip:
         states = list(zip(map(int, stamps), body.positions, body.root_position,
                           body.root_quaternion, strict=True))
         goal = question.goal * [scale, scale, 1.0]
-        visit = Visit(question.scene.seed, states=states, attempts=[
+        self._visit = Visit(question.scene.seed, states=states, attempts=[
             Attempt(question.instruction, 0, int(stamps[-1]), goal=goal)])
-        self._theatre = Theatre(visit, robot)
+        self._world = World(robot, question.scene, CameraIntrinsics(64, 64, 1.4))
+        self._view = View(self._world, *THIRD)
+        self._eye, self._target = viewpoint(self._visit, scale, question.scene)
         verdict = 'reached' if score.reached else 'missed'
         self._caption = (f'"{question.instruction}"', f'{verdict}: {score.distance:.2f} m, '
                          f'{np.degrees(score.angle):.0f} deg', _COLOURS[score.reached])
@@ -82,8 +86,9 @@ class Clip:
                                          ground_pose(self._motion, frame), camera))
         picture = Image.new('RGB', (FIRST + THIRD[0], FIRST + BAR), _PAPER)
         picture.paste(Image.fromarray(head), (0, BAR))
-        outside = Image.fromarray(self._theatre.draw(round(1e9 * time)))
-        picture.paste(outside.resize(THIRD, Image.Resampling.BILINEAR), (FIRST, BAR))
+        body = self._world.configuration(still(*self._visit.at(round(1e9 * time))))
+        outside = self._view.third_person(body, self._eye, self._target)
+        picture.paste(Image.fromarray(outside), (FIRST, BAR))
         draw, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
         said, verdict, colour = self._caption
         draw.text((10, 8), said, _INK, font=font)
@@ -93,7 +98,7 @@ class Clip:
 
     def close(self) -> None:
         """Free the OpenGL context."""
-        self._theatre.close()
+        self._view.close()
 
 
 def write_film(path: Path, questions: list[Question], motions: list[HumanMotion],

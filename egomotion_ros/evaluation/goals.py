@@ -59,12 +59,13 @@ def tolerances(action: str, goal: np.ndarray) -> tuple[float, float]:
     """
     Allowed distance (m) and angle (rad) from a goal.
 
-    ``walk_forward`` must get within 40 % of the distance where that is less than 0.5 m, so that
-    standing never counts as half a metre walked; ``stand_still`` must stay within 0.3 m.
+    ``walk_forward`` and ``run_forward`` must get within 40 % of the distance where that is less
+    than 0.5 m, so that standing never counts as half a metre walked; ``stand_still`` must stay
+    within 0.3 m.
     """
     if action not in ACTIONS:
         raise ValueError(f'action must be one of {ACTIONS}, got {action!r}')
-    if action == 'walk_forward':
+    if action in ('walk_forward', 'run_forward'):
         return min(REACH, 0.4 * float(np.hypot(goal[0], goal[1]))), FACING
     return (0.3 if action == 'stand_still' else REACH), FACING
 

@@ -25,10 +25,12 @@ from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.types import HumanMotion
 
 #: Actions of the protocol, and the share of :class:`GoalScore` each is judged by.
-JUDGED_BY = {'walk_to': 'settled', 'turn_to': 'reached'}
+JUDGED_BY = {'walk_to': 'settled', 'turn_to': 'reached', 'reach': 'reached'}
+#: Actions by the kind of scenes they can be asked for in.
+ACTIONS = {'simple': ('walk_to', 'turn_to'), 'furnished': ('walk_to', 'turn_to', 'reach')}
 #: Least share of reached goals from one look, and with one more on the way.
-ONE_LOOK = {'walk_to': 0.75, 'turn_to': 0.85}
-TWO_LOOKS = {'walk_to': 0.85}
+ONE_LOOK = {'walk_to': 0.75, 'turn_to': 0.85, 'reach': 0.6}
+TWO_LOOKS = {'walk_to': 0.85, 'reach': 0.7}
 #: How far unseen sentences may fall behind, and a blind or deaf model may stand above chance.
 POINTS = 0.05
 #: Scenes the protocol asks for.
@@ -40,8 +42,8 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
     """
     Figures beside those of ``evaluate_scenes``, whose motions ``told`` are.
 
-    ``known sentences`` and, for walks, ``one more look`` as summaries; ``known less unseen``
-    the paired difference with its interval.
+    ``known sentences`` and, for walks and reaches, ``one more look`` as summaries; ``known less
+    unseen`` the paired difference with its interval.
     """
     key = JUDGED_BY[questions[0].action]
     known = [replace(question, instruction=question.known) for question in questions]

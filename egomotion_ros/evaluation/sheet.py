@@ -11,7 +11,6 @@ import numpy as np
 
 from egomotion_ros.body.features import heading
 from egomotion_ros.data.scenes import COLOURS, OBJECT_COLUMNS
-from egomotion_ros.evaluation.goals import score_motion
 from egomotion_ros.evaluation.scenes import Question
 from egomotion_ros.types import HumanMotion
 
@@ -29,7 +28,7 @@ def draw_sheet(questions: list[Question], motions: list[HumanMotion], path: Path
         question, motion = questions[index], motions[index]
         picture, above = grid[n // 4][2 * (n % 4)], grid[n // 4][2 * (n % 4) + 1]
         picture.imshow(question.image)
-        score = score_motion(motion, question.action, question.goal)
+        score = question.score(motion)
         picture.set_title(question.instruction, fontsize=9)
         _draw_path(above, question, motion)
         above.set_title(f'{"reached" if score.reached else "missed"}: {score.distance:.2f} m, '

@@ -1,0 +1,119 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Questions of an evaluation: held-out scenes, what is asked for in them, and when it is reached.
+
+Test scenes show colour-shape combinations, and instructions use sentences, that training never
+saw.  A simple scene has 3 to 6 objects at least 0.9 m apart; the one that is asked for stands 1.2
+to 4.5 m away, is visible and can be walked to; another has its colour and another its shape.  In
+furnished scenes it is asked for alike, and what stands within reach is reached for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from egomotion_ros.data.instructions import object_phrase, templates
+from egomotion_ros.data.render import SceneRenderer
+from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, scene_seed
+from egomotion_ros.data.scenes_furnished import approach, draw_scene
+from egomotion_ros.data.scenes_view import clear_of_boxes
+from egomotion_ros.evaluation.goals import GoalScore, object_goal, score_motion
+from egomotion_ros.evaluation.reach import score_reach
+from egomotion_ros.types import CameraPose, HumanMotion
+
+_HANDS = {'left': 'with your left hand', 'right': 'with your right hand',
+          'both': 'with both hands'}
+_COLUMN = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    One scene's picture, camera pose, instruction, goal and object table, in human metres.
+
+    ``instruction`` is a held-out sentence, ``known`` one of training that names the object in the
+    same words; ``goal`` (x, y, yaw) and ``objects`` in the start frame; ``side`` the hands a
+    ``reach`` is asked with.
+    """
+
+    image: np.ndarray
+    camera: CameraPose
+    instruction: str
+    action: str
+    goal: np.ndarray
+    objects: np.ndarray
+    target: int
+    scene: Scene
+    known: str
+    side: str = ''
+
+    def score(self, motion: HumanMotion, target: int | None = None) -> GoalScore:
+        """Score a motion, in human metres, for the goal asked for or for another object's."""
+        index = self.target if target is None else target
+        if self.action == 'reach':
+            return score_reach(motion, self.side, self.scene.objects[index])
+        goal = self.goal if target is None else object_goal(self.action, self.objects[index])
+        return score_motion(motion, self.action, goal)
+
+
+def held_out_questions(count: int, action: str = 'walk_to', first: int = 0, split: str = 'test',
+                       kind: str = 'simple') -> list[Question]:
+    """
+    Draw ``count`` questions, one a scene, from the scenes of ``split`` from ``first`` on.
+
+    ``kind`` of the scenes; 'furnished' is needed to ``reach``.  ValueError otherwise.
+    """
+    if count < 1:
+        raise ValueError(f'count must be at least 1, got {count}')
+    known, unseen = (templates(action, part, kind) for part in ('train', split))
+    questions: list[Question] = []
+    number = first
+    with SceneRenderer() as renderer:
+        while len(questions) < count:
+            scene = draw_scene(scene_seed(split, number), kind)
+            number += 1
+            table = scene.table()
+            target = asked_for(scene, table, action)
+            if target is None:
+                continue
+            rng = np.random.default_rng([scene.seed, 7])
+            item = scene.objects[target]
+            words = {'o': object_phrase(item.colour, item.shape, rng)}
+            if action == 'reach':
+                words['h'] = _HANDS[item.side]
+                goal = np.array([*approach(item), item.bearing])
+            else:
+                goal = object_goal(action, table[target])
+            said, learned = (str(rng.choice(patterns)).format(**words)
+                             for patterns in (unseen, known))
+            questions.append(Question(renderer.render(scene), scene.camera, said, action, goal,
+                                      table, target, scene, learned,
+                                      item.side if action == 'reach' else ''))
+    return questions
+
+
+def asked_for(scene: Scene, table: np.ndarray, action: str) -> int | None:
+    """
+    Return the first object the action can be asked for in a scene, None when there is none.
+
+    It must be visible and its way free.  To be walked or turned to it needs another object of its
+    colour and one of its shape, and in simple scenes it is the one the scene was drawn around; to
+    be reached it must be within reach.
+    """
+    objects = scene.objects[:1] if scene.kind == 'simple' else scene.objects
+    for n, item in enumerate(objects):
+        if not table[n, _COLUMN['visible']]:
+            continue
+        if action == 'reach':
+            if item.side and clear_of_boxes(approach(item), scene.boxes, 0.2):
+                return n
+            continue
+        others = [other for other in scene.objects if other is not item]
+        alike = (any(other.colour == item.colour for other in others)
+                 and any(other.shape == item.shape for other in others))
+        if alike and not item.side and table[n, _COLUMN['clear']]:
+            return n
+    return None

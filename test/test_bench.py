@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+import psutil
 import pytest
 
 from egomotion_ros.bench import flops, path, report, roofline, scaling
@@ -198,6 +200,21 @@ def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
     assert out.with_suffix('.png').stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert 'everything else' in printed and str(out.with_suffix('.png')) in printed
+
+
+def test_growth_is_the_slope_of_the_second_half(checkout: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        'steady_state', checkout / 'benchmarks' / 'steady_state.py')
+    steady_state = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(steady_state)
+    plans = np.arange(200.0)
+    # Filling a cache at first is no growth; 0.25 MB a plan is 250 MB per 1,000.
+    filled = np.minimum(plans, 80.0)
+    rows = np.stack([300 + 0.25 * plans, 40 + filled, np.full(200, 7.0)], axis=1)
+    assert steady_state.growth(rows) == pytest.approx([250, 0, 0], abs=1e-6)
+    with pytest.raises(ValueError, match='at least 4'):
+        steady_state.growth(rows[:3])
+    assert len(steady_state.held(psutil.Process())) == len(steady_state.QUANTITIES)
 
 
 def test_timing_reports_percentiles_in_milliseconds() -> None:

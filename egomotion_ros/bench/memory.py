@@ -20,6 +20,7 @@ from egomotion_ros.runtimes.timing import made_up_inputs
 
 _MB = 1e6
 _RUNS = 5
+_MOST_SECONDS = 600
 
 
 def measure(bundle: Path, threads: int) -> dict[str, float]:
@@ -27,10 +28,13 @@ def measure(bundle: Path, threads: int) -> dict[str, float]:
     Megabytes by graph, and ``process``: all of it with interpreter and libraries.
 
     ONNX Runtime on the CPU, in a child process.  Raises ValueError with what the child said when
-    it fails.
+    it fails, or when it takes too long.
     """
-    done = subprocess.run([sys.executable, '-m', __name__, str(bundle), str(threads)],
-                          capture_output=True, text=True, timeout=600)
+    try:
+        done = subprocess.run([sys.executable, '-m', __name__, str(bundle), str(threads)],
+                              capture_output=True, text=True, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f'measuring memory took more than {_MOST_SECONDS} s') from None
     if done.returncode != 0:
         raise ValueError(f'measuring memory failed: {done.stderr.strip()[-500:]}')
     return json.loads(done.stdout)

@@ -36,7 +36,7 @@ class Settings:
     bundles: tuple[Bundle, ...]
     backends: tuple[str, ...] = ('onnxruntime',)
     threads: int = 2
-    runs: int = 50
+    runs: int = 40
     robot: str = 'unitree_g1'
     sections: tuple[str, ...] = SECTIONS
 

@@ -36,6 +36,9 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[s
         'primitives': _curve(primitive_actions(runtime, bundle), runs, 'primitives'),
         'steps': _curve(step_actions(runtime, bundle), runs, 'steps')}
     notes = {'images': 'the reasoner takes one image; there is nothing to vary'}
+    if runtime.name != 'onnxruntime':
+        notes['frames, threads'] = 'varied in ONNX Runtime on the CPU only'
+        return {**curves, 'notes': notes}
     try:
         curves['frames'] = _frames(bundle, threads, runs)
     except ImportError as error:

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help='; '.join(f'{name}: {text}' for name, text in _SECTIONS.items()))
     parser.add_argument('--robot', default='unitree_g1', help='whose retargeting is timed')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
-    parser.add_argument('--runs', type=int, default=50, help='plans and rounds (default 50)')
+    parser.add_argument('--runs', type=int, default=40, help='plans and rounds (default 40)')
     parser.add_argument('--json', type=Path, metavar='FILE', default=Path('out/bench/bench.json'),
                         help='the figures; the chart lies beside them (default %(default)s)')
 

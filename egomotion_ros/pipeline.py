@@ -21,7 +21,7 @@ from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime, open_runtime
-from egomotion_ros.runtimes.loops import decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
 from egomotion_ros.text import TextEncoder, clean_instruction
 from egomotion_ros.types import (
     CameraIntrinsics,
@@ -50,8 +50,8 @@ class EgoMotionPipeline:
     One bundle on one runtime for one robot.
 
     ``bundle`` (its ``hash`` names the models), ``camera`` the intrinsics images must have,
-    ``backend`` the runtime's name, ``robot`` the robot's description, ``joint_names`` its joints,
-    ``scale`` its k.  One thread at a time.
+    ``backend`` the runtime's name, ``fallback_reason`` why it is not a faster one, ``robot`` the
+    robot's description, ``joint_names`` its joints, ``scale`` its k.  One thread at a time.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime, retargeter: Retargeter) -> None:
@@ -59,10 +59,12 @@ class EgoMotionPipeline:
         self.bundle = bundle
         self.camera: CameraIntrinsics = bundle.camera
         self.backend = runtime.name
+        self.fallback_reason = runtime.fallback_reason
         self.robot = retargeter.description
         self.joint_names: tuple[str, ...] = tuple(self.robot.joint_names)
         self.scale = float(self.robot.scale)
         self._runtime = runtime
+        self._memory = PromptMemory()
         self._retargeter = retargeter
         self._text = TextEncoder.open(bundle.text_path, bundle.text_length)
         if self._text.size != bundle.text_size:
@@ -106,7 +108,7 @@ class EgoMotionPipeline:
         pose = _camera_array(observation.camera, self.scale)
         text, text_mask = self._text.encode(observation.instruction)
         decoded = decode_primitives(self._runtime, self.bundle, np.ascontiguousarray(image), text,
-                                    text_mask, pose, seed)
+                                    text_mask, pose, seed, self._memory)
         if not np.isfinite(decoded.states).all():
             raise ValueError('the reasoner answered with states that are not finite')
         return PrimitivePlan(

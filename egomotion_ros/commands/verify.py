@@ -21,9 +21,10 @@ HELP = 'build, check parity and time a backend on this machine'
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
+    from egomotion_ros.runtimes.base import BACKENDS
     parser.add_argument('bundle', type=Path, nargs='?', default=None, metavar='BUNDLE',
                         help='folder of the bundle (default: the one that ships)')
-    parser.add_argument('--backend', default='onnxruntime', choices=('onnxruntime', 'tensorrt'))
+    parser.add_argument('--backend', default='onnxruntime', choices=BACKENDS)
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
     parser.add_argument('--cases', type=int, default=16, help='prompts compared (default 16)')
     parser.add_argument('--runs', type=int, default=50, help='runs timed (default 50)')
@@ -33,12 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify; 0 when parity holds, 1 with the reason when it does not or nothing can run."""
     from egomotion_ros.bundle import Bundle
+    from egomotion_ros.runtimes.base import GPU_BACKENDS
+    from egomotion_ros.runtimes.proof import passed
     from egomotion_ros.runtimes.timing import interleave, plan_actions
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
     bundle = Bundle.open(args.bundle)
     try:
-        runtime, report, device = (_tensorrt if args.backend == 'tensorrt' else _onnxruntime)(
+        runtime, report, device = (_on_gpu if args.backend in GPU_BACKENDS else _on_cpu)(
             bundle, args)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
                for part, action in plan_actions(runtime, bundle).items()}
     runtime.close()
     result = {'bundle': bundle.hash, 'backend': args.backend, 'device': device,
-              'libraries': _versions(), 'parity': report.as_dict(), 'passed': _passed(report),
+              'libraries': _versions(), 'parity': report.as_dict(), 'passed': passed(report),
               'milliseconds': timings}
     text = json.dumps(result, indent=1)
     if args.json:
@@ -56,67 +59,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _onnxruntime(bundle: Bundle, args: argparse.Namespace) \
+def _on_cpu(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
-    """Compare the optimised kernels of this CPU with the graphs run node by node as written."""
+    """Compare with the graphs run node by node as written, without optimised kernels."""
+    from egomotion_ros.runtimes.base import open_runtime
     from egomotion_ros.runtimes.ort import OrtRuntime, session_options
-    runtime = OrtRuntime(bundle.graphs, args.threads)
+    from egomotion_ros.runtimes.proof import compare
+    runtime = open_runtime(args.backend, bundle, args.threads)
     plain = OrtRuntime(bundle.graphs, options=session_options(1, optimise=False))
-    report = _compare(bundle, plain, runtime, args.cases)
+    report = compare(bundle, plain, runtime, args.cases)
     return runtime, report, {'machine': platform.machine(), 'threads': args.threads}
 
 
-def _tensorrt(bundle: Bundle, args: argparse.Namespace) \
+def _on_gpu(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
     """
     Compare with ONNX Runtime; float16 first, graph by graph back to float32 until it holds.
 
-    The graphs that may run in float16 are remembered for this machine.
+    The verdict is remembered for this machine; engines that do not pass leave the cache.
     """
+    from egomotion_ros.runtimes import proof
+    from egomotion_ros.runtimes.engine_cache import EngineCache
+    from egomotion_ros.runtimes.gpu import probe_gpu
     from egomotion_ros.runtimes.ort import OrtRuntime
-    from egomotion_ros.runtimes.tensorrt import (
-        HALF_GRAPHS,
-        TensorRtRuntime,
-        probe_gpu,
-        remember_half,
-    )
-    probe_gpu()
-    reference = OrtRuntime(bundle.graphs, args.threads)
-    half = HALF_GRAPHS
-    while True:
-        runtime = TensorRtRuntime(bundle, half)
-        report = _compare(bundle, reference, runtime, args.cases)
-        if _passed(report) or not half:
-            break
-        worst = min(half, key=lambda name: report.graphs[name].cosine)
-        print(f'{worst} does not hold in float16, back to float32')
-        runtime.close()
-        half = tuple(name for name in half if name != worst)
-    if _passed(report):
-        remember_half(bundle, runtime.gpu, runtime.version, half)
-    return runtime, report, {'gpu': runtime.gpu.name, 'sm': runtime.gpu.sm,
-                             'cuda_driver': runtime.gpu.driver, 'tensorrt': runtime.version,
-                             'float16': list(half)}
-
-
-def _compare(bundle: Bundle, reference: Runtime, candidate: Runtime, cases: int) -> ParityReport:
-    from egomotion_ros.runtimes.parity import check_parity
-    from egomotion_ros.text import TextEncoder
-    text = TextEncoder.open(bundle.text_path, bundle.text_length)
-    return check_parity(bundle, text, reference, candidate, cases)
-
-
-def _passed(report: ParityReport) -> bool:
-    try:
+    from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS
+    gpu, cache = probe_gpu(), EngineCache()
+    library = proof.backend_version(args.backend)
+    half = () if args.backend == 'onnxruntime-cuda' else HALF_GRAPHS
+    runtime, report, half = proof.settle(
+        bundle, OrtRuntime(bundle.graphs, args.threads),
+        lambda graphs: proof.open_gpu(args.backend, bundle, graphs), half, args.cases)
+    proof.remember(cache, bundle, args.backend, library, gpu, half, report)
+    if not proof.passed(report):
+        proof.refuse(runtime, bundle)
         report.require()
-    except ValueError:
-        return False
-    return True
+    return runtime, report, {'gpu': gpu.name, 'sm': gpu.sm, 'cuda_driver': gpu.driver,
+                             'library': library, 'float16': list(half)}
 
 
 def _versions() -> dict[str, str]:
     found = {'python': platform.python_version()}
-    for name in ('onnxruntime', 'tensorrt', 'numpy'):
+    for name in ('onnxruntime', 'onnxruntime-gpu', 'tensorrt', 'tensorrt-rtx-cu13', 'torch',
+                 'numpy'):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

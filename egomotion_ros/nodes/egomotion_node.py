@@ -93,16 +93,16 @@ class EgoMotionNode(ManagedNode):
             raise ValueError(f'backend {p["backend"]}: {error}') from error
         self.pipeline.warm_up()
         p.frozen = True
-        self.health = Health(
-            self.get_fully_qualified_name(), self.pipeline.backend, self.pipeline.bundle.hash
-        )
+        reason = self.pipeline.fallback_reason
+        backend = self.pipeline.backend + (f' because of {reason}' if reason else '')
+        self.health = Health(self.get_fully_qualified_name(), backend, self.pipeline.bundle.hash)
         self.outputs = Outputs(self, p, self.pipeline.robot)
         self.observer = Observer(self, p, self.pipeline.camera, self.pipeline.robot)
         self.controller = Controller(
             self, p, self.pipeline, self.observer, self.outputs, self.health, self._heart.hurry
         )
         self.get_logger().info(
-            f'bundle {self.pipeline.bundle.hash[:12]} on {self.pipeline.backend} for '
+            f'bundle {self.pipeline.bundle.hash[:12]} on {backend} for '
             f'{self.pipeline.robot.name}, output '
             f'{"enabled" if p["output_enabled"] else "disabled"}'
         )

@@ -12,30 +12,53 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+import logging
 
 import numpy as np
 
 from egomotion_ros.bundle import Bundle, GraphSpec
+
+_log = logging.getLogger(__name__)
+
+#: Backends that run on an NVIDIA GPU, fastest first, then those that run anywhere.
+GPU_BACKENDS = ('tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda')
+BACKENDS = (*GPU_BACKENDS, 'onnxruntime', 'torch')
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that stays on the device of its runtime, at ``place``, between two graphs."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    place: int
 
 
 class Runtime(ABC):
     """
     Runs graphs.  ``name`` says which runtime it is, ``specs`` what each graph takes and gives.
 
-    A runtime is not thread safe; one pipeline owns it.
+    ``fallback_reason`` says why it is not a faster one (empty: it is the one that was asked for);
+    ``overwritten`` counts how often something else was written over what it holds.  A runtime is
+    not thread safe; one pipeline owns it.
     """
 
     name: str
+    fallback_reason: str = ''
+    overwritten: int = 0
 
     def __init__(self, specs: Mapping[str, GraphSpec]) -> None:
         self.specs = dict(specs)
 
-    def run(self, graph: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, graph: str, /, keep: frozenset[str] = frozenset(),
+            **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """
         Run ``graph`` on ``arrays`` and return its outputs by name.
 
-        Raises ValueError for an unknown graph, a missing or surplus array, or a wrong shape or
-        type; RuntimeError when the backend fails.
+        Outputs in ``keep`` are only handed to a later graph: a runtime with memory of its own
+        gives a :class:`Held` for them.  Raises ValueError for an unknown graph, a missing or
+        surplus array, or a wrong shape or type; RuntimeError when the backend fails.
         """
         spec = self.specs.get(graph)
         if spec is None:
@@ -49,11 +72,20 @@ class Runtime(ABC):
                 found = 'nothing' if array is None else f'{array.dtype} {array.shape}'
                 raise ValueError(f'{graph}: {item.name} must be {item.dtype} {item.shape}, '
                                  f'got {found}')
-        return self._run(graph, arrays)
+        return self._run_keeping(graph, arrays, keep) if keep else self._run(graph, arrays)
 
     @abstractmethod
     def _run(self, graph: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run a graph on checked arrays."""
+
+    def _run_keeping(self, graph: str, arrays: dict[str, np.ndarray],
+                     keep: frozenset[str]) -> dict[str, np.ndarray]:
+        """Run a graph; where host and device share memory there is nothing to keep."""
+        return self._run(graph, arrays)
+
+    def write_row(self, cache: np.ndarray, rows: np.ndarray, slot: int) -> None:
+        """Write ``rows`` (L, 2, H, D) into slot ``slot`` of a ``cache`` (L, 2, H, slots, D)."""
+        cache[:, :, :, slot] = rows
 
     @abstractmethod
     def close(self) -> None:
@@ -62,14 +94,48 @@ class Runtime(ABC):
 
 def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     """
-    Open ``'onnxruntime'`` (CPU, ``threads`` threads) or ``'tensorrt'`` (NVIDIA GPU) on a bundle.
+    Open one of :data:`BACKENDS` on a bundle, or with ``'auto'`` the first that runs here.
+
+    A GPU backend is compared with ONNX Runtime at its first load on a device and refused when it
+    answers otherwise.  With ``'auto'`` the reasons against the backends before the one that runs
+    are logged and stand in ``fallback_reason``.
 
     Raises ValueError for another name, RuntimeError when the backend cannot run here.
     """
+    if backend == 'auto':
+        return _open_first(bundle, threads)
     if backend == 'onnxruntime':
         from egomotion_ros.runtimes.ort import OrtRuntime
         return OrtRuntime(bundle.graphs, threads)
-    if backend == 'tensorrt':
-        from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
-        return TensorRtRuntime(bundle)
-    raise ValueError(f"backend {backend!r}, expected 'onnxruntime' or 'tensorrt'")
+    if backend in GPU_BACKENDS:
+        from egomotion_ros.runtimes.proof import open_proven
+        return open_proven(backend, bundle, threads)
+    if backend == 'torch':
+        try:
+            from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
+        except ImportError as error:
+            raise RuntimeError(f'backend torch needs the training packages: {error}') from None
+        return BundleTorchRuntime(bundle.graphs, threads)
+    raise ValueError(f"backend {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}")
+
+
+def _open_first(bundle: Bundle, threads: int) -> Runtime:
+    from egomotion_ros.runtimes.gpu import probe_gpu
+    reasons = []
+    waiting = list(BACKENDS)
+    try:
+        probe_gpu()
+    except RuntimeError as error:
+        waiting = [name for name in BACKENDS if name not in GPU_BACKENDS]
+        reasons.append(f'{", ".join(GPU_BACKENDS)}: {error}')
+    for name in waiting:
+        try:
+            runtime = open_runtime(name, bundle, threads)
+        except RuntimeError as error:
+            reasons.append(f'{name}: {error}')
+            continue
+        runtime.fallback_reason = '; '.join(reasons)
+        if reasons:
+            _log.warning('the models run on %s because of %s', name, runtime.fallback_reason)
+        return runtime
+    raise RuntimeError('no backend runs here: ' + '; '.join(reasons))

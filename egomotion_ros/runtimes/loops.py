@@ -30,6 +30,35 @@ def random_stream(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
 
 
+class PromptMemory:
+    """
+    The last prompt and what the runtime read in it: the same one again is not run again.
+
+    Goes by content, not by stamp: a picture that stands is recognised however it came.  Belongs
+    to one runtime and one pipeline.
+    """
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self._prompt: dict[str, np.ndarray] = {}
+        self._answer: dict[str, np.ndarray] = {}
+        self._overwritten = -1
+
+    def run(self, runtime: Runtime, **prompt: np.ndarray) -> dict[str, np.ndarray]:
+        """Run ``prefill``, or return what it answered to the same prompt."""
+        same = self._prompt and self._overwritten == runtime.overwritten and all(
+            np.array_equal(array, self._prompt[name]) for name, array in prompt.items())
+        if same:
+            self.hits += 1
+        else:
+            self._prompt = {}
+            self._answer = runtime.run('prefill', keep=frozenset({'cache'}), **prompt)
+            # Callers may reuse their arrays.
+            self._prompt = {name: array.copy() for name, array in prompt.items()}
+            self._overwritten = runtime.overwritten
+        return self._answer
+
+
 @dataclass(frozen=True)
 class Decoded:
     """``tokens`` (W, levels) int64, ``confidence`` (W,), ``states`` (N, D), ``mask`` (N,) bool."""
@@ -41,19 +70,26 @@ class Decoded:
 
 
 def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text: np.ndarray,
-                      text_mask: np.ndarray, camera: np.ndarray, seed: int) -> Decoded:
+                      text_mask: np.ndarray, camera: np.ndarray, seed: int,
+                      memory: PromptMemory | None = None) -> Decoded:
     """
-    Read the prompt, then decode one base code a step; residual codes fall out beside it.
+    Read the prompt, then decode base codes, one a step or all at once as the bundle says.
+
+    Residual codes fall out beside them.
 
     ``image`` (H, W, 3) uint8, ``text``, ``text_mask`` (text_length,), ``camera`` (3,) height m,
     pitch rad, yaw rad.  The bundle's temperature 0 takes the likeliest code; above it, codes are
-    drawn by the Gumbel-max trick.
+    drawn by the Gumbel-max trick.  With a ``memory``, the prompt it holds is not read again.
     """
-    start = runtime.run('prefill', image=image[None], text=text[None], text_mask=text_mask[None],
-                        camera=camera[None].astype(np.float32))
+    start = (memory or PromptMemory()).run(
+        runtime, image=image[None], text=text[None], text_mask=text_mask[None],
+        camera=camera[None].astype(np.float32))
     random = random_stream(seed, _REASONER)
     prompt, windows = start['states'].shape[1], bundle.windows
-    cache = np.array(start['cache'])
+    cache = start['cache']
+    if isinstance(cache, np.ndarray):
+        # Rows are written into it. What a device holds is written over where no mask is open.
+        cache = cache.copy()
     # Slots fill up as primitives are decoded; the step's own row needs no slot.
     bias = np.full((1, prompt + windows), FORBIDDEN, np.float32)
     bias[0, :prompt][start['mask'][0]] = 0.0
@@ -62,19 +98,48 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
     states = np.zeros((prompt + windows, start['states'].shape[2]), np.float32)
     states[:prompt] = start['states'][0]
     logits = start['logits'][0]
-    for n in range(windows):
+    if bundle.decoder == 'parallel':
+        tokens, confidence, states[prompt:] = _decode_at_once(runtime, bundle, logits, cache, bias,
+                                                              random)
+    for n in range(windows if bundle.decoder == 'autoregressive' else 0):
         tokens[n, 0] = _draw(logits, bundle.temperature, random)
         weights = np.exp(logits - logits.max())
         confidence[n] = weights[tokens[n, 0]] / weights.sum()
-        out = runtime.run('decode', token=tokens[n, :1], index=np.array([n]), cache=cache,
-                          mask=bias)
-        cache[:, :, :, prompt + n] = out['rows']
+        out = runtime.run('decode', keep=frozenset({'rows'}), token=tokens[n, :1],
+                          index=np.array([n]), cache=cache, mask=bias)
+        runtime.write_row(cache, out['rows'], prompt + n)
         bias[0, prompt + n] = 0.0
         states[prompt + n] = out['state'][0]
         tokens[n, 1:] = [_draw(row, bundle.temperature, random) for row in out['residual'][0]]
         logits = out['logits'][0]
     mask = np.concatenate([start['mask'][0], np.ones(windows, bool)])
     return Decoded(tokens, confidence, states, mask)
+
+
+def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, cache: np.ndarray,
+                    bias: np.ndarray, random: np.random.Generator
+                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Ask for all base codes, run them, refine them as often as the bundle says.
+
+    ``first`` (codes,) are the logits of the first window.  Returns tokens (W, levels), confidence
+    (W,) and the states of the codes (W, D).
+    """
+    windows, codes = bundle.windows, bundle.codebook
+    # The same noise in every pass: only what the model says may change a code.
+    noise = random.gumbel(size=(windows, codes)) * bundle.temperature
+    logits = runtime.run('query', cache=cache, mask=bias)['logits'][0]
+    for n in range(bundle.refinements + 1):
+        base = np.argmax(logits + noise, axis=-1)
+        out = runtime.run('refine', tokens=base[None], cache=cache, mask=bias)
+        if n < bundle.refinements:
+            logits = np.concatenate([first[None], out['logits'][0, :-1]])
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    confidence = (weights[np.arange(windows), base] / weights.sum(-1)).astype(np.float32)
+    residual = out['residual'][0]
+    drawn = residual + random.gumbel(size=residual.shape) * bundle.temperature
+    tokens = np.concatenate([base[:, None], drawn.argmax(-1)], axis=1).astype(np.int64)
+    return tokens, confidence, out['states'][0]
 
 
 def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -> int:
@@ -92,7 +157,8 @@ def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: n
     the windows that are already being executed: they stay as they are (in-painting).  Returns
     latents (windows, channels) float32.
     """
-    context = runtime.run('condition', states=states[None].astype(np.float32), mask=mask[None])
+    context = runtime.run('condition', keep=frozenset({'context', 'context_mask'}),
+                          states=states[None].astype(np.float32), mask=mask[None])
     shape = (1, bundle.windows, bundle.channels)
     x = random_stream(seed, _GENERATOR).standard_normal(shape).astype(np.float32)
     fixed = np.zeros(shape, np.float32)

@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime on the CPU: the default runtime of the node."""
+"""ONNX Runtime: on the CPU the default runtime of the node, on CUDA the second choice of a GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import onnxruntime
 from egomotion_ros.bundle import GraphSpec
 from egomotion_ros.runtimes.base import Runtime
 
+#: Execution providers by their names in ONNX Runtime.
+CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
+
 
 class OrtRuntime(Runtime):
     """
@@ -21,25 +24,33 @@ class OrtRuntime(Runtime):
     memory does not grow with use.
     """
 
-    name = 'onnxruntime'
-
     def __init__(self, specs: Mapping[str, GraphSpec], threads: int = 2,
-                 options: onnxruntime.SessionOptions | None = None) -> None:
+                 options: onnxruntime.SessionOptions | None = None, provider: str = CPU) -> None:
         """
         Load the graphs; ``options`` replaces the package's own :func:`session_options`.
 
-        Raises ValueError for a thread count < 1 or a graph that does not load.
+        Raises ValueError for a thread count < 1 or a graph that does not load, RuntimeError when
+        this ONNX Runtime has no such ``provider``.
         """
         super().__init__(specs)
+        if provider not in onnxruntime.get_available_providers():
+            raise RuntimeError(f'ONNX Runtime {onnxruntime.__version__} here has no {provider}; '
+                               'pip install onnxruntime-gpu')
+        self.name = 'onnxruntime' if provider == CPU else 'onnxruntime-cuda'
         options = session_options(threads) if options is None else options
         self._sessions = {}
         for name, spec in self.specs.items():
             try:
-                self._sessions[name] = onnxruntime.InferenceSession(
-                    str(spec.path), options, providers=['CPUExecutionProvider'])
+                session = onnxruntime.InferenceSession(str(spec.path), options,
+                                                       providers=list(dict.fromkeys(
+                                                           (provider, CPU))))
             except Exception as error:  # the bindings raise their own unrelated classes
                 raise ValueError(f'{spec.path}: ONNX Runtime {onnxruntime.__version__} cannot '
                                  f'load it ({error})') from None
+            if provider not in session.get_providers():
+                # ONNX Runtime itself falls back to the CPU in silence.
+                raise RuntimeError(f'ONNX Runtime could not start {provider}')
+            self._sessions[name] = session
         self._outputs = {name: [item.name for item in spec.outputs]
                          for name, spec in self.specs.items()}
 
@@ -53,6 +64,14 @@ class OrtRuntime(Runtime):
     def close(self) -> None:
         """Free the sessions."""
         self._sessions.clear()
+
+
+def ort_version() -> str:
+    """Version of ONNX Runtime; RuntimeError when this build has no CUDA."""
+    if CUDA not in onnxruntime.get_available_providers():
+        raise RuntimeError(f'ONNX Runtime {onnxruntime.__version__} here has no {CUDA}; '
+                           'pip install onnxruntime-gpu')
+    return str(onnxruntime.__version__)
 
 
 def session_options(threads: int, optimise: bool = True) -> onnxruntime.SessionOptions:

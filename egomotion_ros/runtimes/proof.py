@@ -1,0 +1,146 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+A GPU backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
+
+The verdict (which graphs may run in float16, or that it is refused) is kept beside the engines,
+for this bundle, library, GPU and driver; another of any of them is proven anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+from egomotion_ros.bundle import Bundle
+from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.runtimes.engine_cache import EngineCache
+from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
+from egomotion_ros.runtimes.ort import CUDA, OrtRuntime, ort_version
+
+if TYPE_CHECKING:
+    from egomotion_ros.runtimes.parity import ParityReport
+
+_log = logging.getLogger(__name__)
+#: Prompts compared when a robot starts; `egomotion verify` compares more.
+FIRST_LOAD_CASES = 4
+
+
+def passed(report: ParityReport) -> bool:
+    """Whether a report passes the gate."""
+    try:
+        report.require()
+    except ValueError:
+        return False
+    return True
+
+
+def compare(bundle: Bundle, reference: Runtime, candidate: Runtime, cases: int,
+            progress: bool = True) -> ParityReport:
+    """Compare two runtimes of a bundle over made-up prompts."""
+    from egomotion_ros.runtimes.parity import check_parity
+    from egomotion_ros.text import TextEncoder
+    text = TextEncoder.open(bundle.text_path, bundle.text_length)
+    return check_parity(bundle, text, reference, candidate, cases, progress)
+
+
+def settle(bundle: Bundle, reference: Runtime, make: Callable[[tuple[str, ...]], Runtime],
+           graphs: tuple[str, ...], cases: int) \
+        -> tuple[Runtime, ParityReport, tuple[str, ...]]:
+    """
+    Find the largest part of ``graphs`` that may be less precise and still passes the gate.
+
+    ``make`` opens a runtime with the graphs named less precise.  The graph that follows worst
+    goes back, until the gate is passed or none is left.  Returns runtime, report and the graphs
+    that stay less precise; whether the report passes is for the caller to look at.
+    """
+    while True:
+        runtime = make(graphs)
+        try:
+            report = compare(bundle, reference, runtime, cases)
+        except BaseException:
+            runtime.close()
+            raise
+        if passed(report) or not graphs:
+            return runtime, report, graphs
+        worst = min(graphs, key=lambda name: report.graphs[name].cosine)
+        _log.warning('%s is not precise enough and goes back to float32', worst)
+        runtime.close()
+        graphs = tuple(name for name in graphs if name != worst)
+
+
+def note_name(bundle: Bundle, backend: str, version: str, gpu: Gpu) -> str:
+    """Name of the verdict on a backend of this version on this device."""
+    parts = f'{bundle.hash} {backend} {version} {gpu.name} {gpu.sm} {gpu.driver}'
+    return f'verdict-{hashlib.sha256(parts.encode()).hexdigest()[:32]}'
+
+
+def verdict(cache: EngineCache, bundle: Bundle, backend: str, version: str,
+            gpu: Gpu) -> tuple[bool, tuple[str, ...]] | None:
+    """Return whether it passed and its float16 graphs; ``None`` when it was never proven."""
+    note = cache.read_note(note_name(bundle, backend, version, gpu))
+    half = note.get('float16')
+    if type(note.get('passed')) is not bool or not isinstance(half, list):
+        return None
+    return bool(note['passed']), tuple(name for name in bundle.graphs if name in half)
+
+
+def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, gpu: Gpu,
+             half: tuple[str, ...], report: ParityReport) -> None:
+    """Keep a verdict."""
+    cache.write_note(note_name(bundle, backend, version, gpu), {
+        'passed': passed(report), 'float16': list(half), 'parity': report.as_dict()})
+
+
+def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
+    """
+    Open ``'tensorrt'``, ``'tensorrt-rtx'`` or ``'onnxruntime-cuda'``, proven on this device.
+
+    Float16 is used where ``egomotion verify`` found it good; a first load proves float32.
+    Raises RuntimeError when it cannot run here, or answers otherwise than the CPU.
+    """
+    gpu, cache = probe_gpu(), EngineCache()
+    version = backend_version(backend)
+    known = verdict(cache, bundle, backend, version, gpu)
+    if known is not None and not known[0]:
+        raise RuntimeError(f'{backend} {version} was refused on {gpu.name}: it answers otherwise '
+                           f'than the CPU; `egomotion verify --backend {backend}` tries again')
+    runtime = open_gpu(backend, bundle, () if known is None else known[1])
+    if known is not None:
+        return runtime
+    try:
+        reference = OrtRuntime(bundle.graphs, threads)
+        report = compare(bundle, reference, runtime, FIRST_LOAD_CASES, progress=False)
+        reference.close()
+        remember(cache, bundle, backend, version, gpu, (), report)
+        report.require()
+    except ValueError as error:
+        refuse(runtime, bundle)
+        raise RuntimeError(f'{backend} {version} is refused on {gpu.name}: {error}') from None
+    return runtime
+
+
+def open_gpu(backend: str, bundle: Bundle, half: tuple[str, ...]) -> Runtime:
+    """Open a GPU backend unproven; RuntimeError when it cannot run here."""
+    if backend == 'onnxruntime-cuda':
+        return OrtRuntime(bundle.graphs, provider=CUDA)
+    from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
+    return TensorRtRuntime(bundle, backend, half)
+
+
+def backend_version(backend: str) -> str:
+    """Version of a GPU backend's library; RuntimeError when it is not installed."""
+    if backend == 'onnxruntime-cuda':
+        return ort_version()
+    from egomotion_ros.runtimes.engine_build import import_tensorrt
+    return str(import_tensorrt(backend).__version__)
+
+
+def refuse(runtime: Runtime, bundle: Bundle) -> None:
+    """Close a runtime that answers wrongly and drop its engines from the cache."""
+    from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
+    runtime.close()
+    if isinstance(runtime, TensorRtRuntime):
+        runtime.refuse(bundle)

@@ -1,0 +1,242 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The TensorRT runtime's own logic on a stand-in for the device.
+
+The stand-in is host memory; its "engines" are ONNX Runtime sessions that read and write at the
+addresses they were given.  So buffers, what stays on the device, captured graphs and teardown are
+run; CUDA and TensorRT themselves are not.
+"""
+
+from collections.abc import Callable
+import ctypes
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from egomotion_ros.bundle import Bundle, GraphSpec, TensorSpec
+from egomotion_ros.runtimes.base import Held
+from egomotion_ros.runtimes.buffers import ALIASES, ALIGNMENT, plan_buffers, tensor_bytes
+from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
+from egomotion_ros.runtimes.ort import OrtRuntime
+from egomotion_ros.runtimes.tensorrt import EngineRunner
+
+
+class HostDevice:
+    """Host memory with the methods of ``Cuda``; ``log`` names what was queued or freed."""
+
+    def __init__(self) -> None:
+        self.stream = 1
+        self.log: list[str] = []
+        self._blocks: dict[int, Any] = {}
+        self._recording: list[Callable[[], None]] | None = None
+
+    def queue(self, name: str, work: Callable[[], None]) -> None:
+        if self._recording is not None:
+            self._recording.append(work)
+        else:
+            self.log.append(name)
+            work()
+
+    def allocate(self, size: int) -> int:
+        self.log.append('allocate')
+        block = ctypes.create_string_buffer(size)
+        self._blocks[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def free(self, pointer: int) -> None:
+        self.log.append('free')
+        del self._blocks[pointer]
+
+    def pinned(self, size: int) -> tuple[int, np.ndarray]:
+        pointer = self.allocate(size)
+        return pointer, np.frombuffer((ctypes.c_uint8 * size).from_address(pointer), np.uint8)
+
+    free_pinned = free
+
+    def upload(self, device: int, host: int, size: int) -> None:
+        self.queue('upload', lambda: ctypes.memmove(device, host, size))
+
+    download = upload
+
+    def copy_rows(self, target: int, pitch: int, source: int, width: int, rows: int) -> None:
+        for row in range(rows):
+            ctypes.memmove(target + row * pitch, source + row * width, width)
+
+    def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
+        self._recording = []
+        work()
+        captured, self._recording = self._recording, None
+        return captured
+
+    def launch(self, captured: list[Callable[[], None]]) -> None:
+        self.log.append('launch')
+        for work in captured:
+            work()
+
+    def free_graph(self, captured: list[Callable[[], None]]) -> None:
+        self.log.append('free graph')
+
+    def wait(self) -> None:
+        pass
+
+    def close(self) -> None:
+        assert not self._blocks
+        self.log.append('close')
+
+
+class Context:
+    """An execution context over a runtime that computes."""
+
+    def __init__(self, device: HostDevice, runtime: OrtRuntime, spec: GraphSpec) -> None:
+        self.device, self.runtime, self.spec = device, runtime, spec
+        self.views: dict[str, np.ndarray] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        item = next(item for item in (*self.spec.inputs, *self.spec.outputs) if item.name == name)
+        block = (ctypes.c_uint8 * tensor_bytes(item)).from_address(address)
+        self.views[name] = np.frombuffer(block, item.dtype).reshape(item.shape)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        def work() -> None:
+            found = self.runtime.run(self.spec.name, **{
+                item.name: self.views[item.name] for item in self.spec.inputs})
+            for name, array in found.items():
+                np.copyto(self.views[name], array)
+        self.device.queue('execute', work)
+        return True
+
+
+@pytest.fixture(scope='module')
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope='module')
+def plain(bundle: Bundle):
+    runtime = OrtRuntime(bundle.graphs, 1)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def runner(bundle: Bundle, plain: OrtRuntime) -> EngineRunner:
+    device = HostDevice()
+    return EngineRunner(bundle.graphs, {name: Context(device, plain, spec)
+                                        for name, spec in bundle.graphs.items()}, device)
+
+
+def decode(runtime, bundle: Bundle, seed: int, memory: PromptMemory | None = None):
+    random = np.random.default_rng(seed)
+    shape = (bundle.camera.height, bundle.camera.width, 3)
+    return decode_primitives(
+        runtime, bundle, random.integers(0, 256, shape).astype(np.uint8),
+        random.integers(0, bundle.text_size, bundle.text_length),
+        np.arange(bundle.text_length) < 9, np.array([1.5, 0.4, 0.0]), seed, memory)
+
+
+def test_buffers_do_not_overlap_but_for_what_is_handed_on(bundle: Bundle) -> None:
+    plan = plan_buffers(bundle.graphs)
+    sizes = {(name, item.name): tensor_bytes(item) for name, spec in bundle.graphs.items()
+             for item in (*spec.inputs, *spec.outputs)}
+    assert plan.offsets.keys() == sizes.keys()
+    for target, source in ALIASES.items():
+        if target in plan.offsets:
+            assert plan.offsets[target] == plan.offsets[source]
+    assert ('decode', 'cache') in plan.offsets
+    own = sorted((offset, sizes[place]) for place, offset in plan.offsets.items()
+                 if place not in ALIASES)
+    for (start, size), (after, _) in zip(own, [*own[1:], (plan.size, 0)], strict=True):
+        assert start % ALIGNMENT == 0 and start + size <= after
+
+
+def test_an_alias_of_two_shapes_is_refused() -> None:
+    def graph(name: str, *, inputs: tuple = (), outputs: tuple = ()) -> GraphSpec:
+        return GraphSpec(name, Path(), '', 20, inputs, outputs)
+
+    specs = {'prefill': graph('prefill', outputs=(TensorSpec('cache', 'float32', (2, 3)),)),
+             'decode': graph('decode', inputs=(TensorSpec('cache', 'float32', (3, 2)),))}
+    with pytest.raises(ValueError, match='cache'):
+        plan_buffers(specs)
+    assert plan_buffers({'decode': specs['decode']}).size == ALIGNMENT
+
+
+def test_plans_on_the_device_are_those_of_the_host(runner: EngineRunner, plain: OrtRuntime,
+                                                   bundle: Bundle) -> None:
+    for seed in (1, 2):
+        found, expected = decode(runner, bundle, seed), decode(plain, bundle, seed)
+        assert np.array_equal(found.tokens, expected.tokens)
+        assert np.array_equal(found.states, expected.states)
+        motions = [sample_latents(runtime, bundle, expected.states, expected.mask,
+                                  np.ones((2, bundle.channels), np.float32), seed, 3, 1.5)
+                   for runtime in (runner, plain)]
+        assert np.array_equal(*motions)
+
+
+def test_steady_state_allocates_nothing_and_launches_captured_graphs(runner: EngineRunner,
+                                                                     bundle: Bundle) -> None:
+    log = runner._cuda.log
+    decode(runner, bundle, 1)
+    assert log.count('allocate') == 2
+    del log[:]
+    decode(runner, bundle, 2)
+    assert log == ['launch'] * (1 + bundle.windows)
+
+
+def test_what_is_handed_on_never_leaves_the_device(runner: EngineRunner, bundle: Bundle) -> None:
+    inputs = {item.name: np.ones(item.shape, item.dtype)
+              for item in bundle.graphs['condition'].inputs}
+    out = runner.run('condition', keep=frozenset({'context', 'context_mask'}), **inputs)
+    assert all(isinstance(item, Held) for item in out.values())
+    assert runner._cuda.log.count('upload') == len(inputs)
+    with pytest.raises(ValueError, match='held elsewhere'):
+        held = dataclasses.replace(out['context'], place=out['context'].place + ALIGNMENT)
+        runner.run('step', **{**{item.name: np.ones(item.shape, item.dtype)
+                                 for item in bundle.graphs['step'].inputs}, 'context': held})
+
+
+def test_a_prompt_that_stands_is_read_once_on_every_runtime(runner: EngineRunner,
+                                                            plain: OrtRuntime,
+                                                            bundle: Bundle) -> None:
+    for runtime in (runner, plain):
+        memory = PromptMemory()
+        first, again, other, back = (decode(runtime, bundle, seed, memory)
+                                     for seed in (1, 1, 2, 1))
+        assert memory.hits == 1
+        assert np.array_equal(first.states, again.states)
+        assert not np.array_equal(first.states, other.states)
+        assert np.array_equal(first.states, back.states)
+
+
+def test_a_prompt_whose_cache_was_written_over_is_read_again(runner: EngineRunner,
+                                                             bundle: Bundle) -> None:
+    memory = PromptMemory()
+    first = decode(runner, bundle, 1, memory)
+    runner.run('decode', **{item.name: np.ones(item.shape, item.dtype)
+                            for item in bundle.graphs['decode'].inputs})
+    assert np.array_equal(decode(runner, bundle, 1, memory).states, first.states)
+    assert memory.hits == 0
+
+
+def test_graphs_are_freed_before_memory_and_the_stream_last(runner: EngineRunner,
+                                                            bundle: Bundle) -> None:
+    decode(runner, bundle, 1)
+    del runner._cuda.log[:]
+    runner.close()
+    assert runner._cuda.log == ['free graph'] * 2 + ['free'] * 2 + ['close']
+    with pytest.raises(RuntimeError, match='closed'):
+        decode(runner, bundle, 1)
+
+
+def test_a_device_without_room_gives_back_what_it_gave(bundle: Bundle) -> None:
+    class Full(HostDevice):
+        def pinned(self, size: int) -> tuple[int, np.ndarray]:
+            raise RuntimeError('out of memory')
+
+    device = Full()
+    with pytest.raises(RuntimeError, match='out of memory'):
+        EngineRunner(bundle.graphs, {}, device)
+    assert device.log == ['allocate', 'free', 'close']

@@ -28,8 +28,9 @@ from egomotion_ros.data.instructions import (
     object_command,
 )
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
-from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.grounding import Grounding
+from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
@@ -222,7 +223,7 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     kind = EpisodeSet.open(episodes_dir).kind
     # Only furnished scenes have heights to tell apart and things to reach for.
     settings = {'hands': True, **settings} if kind == 'furnished' else settings
-    model = build('reasoner', settings)
+    model, own_text = start_reasoner(settings, str(data.get('decoder', 'autoregressive')))
     if init is not None:
         # A reasoner of simple scenes has no heads for hands: those start afresh.
         model.load_state_dict(model.state_dict() | load_model(init, 'reasoner').state_dict())
@@ -233,13 +234,13 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     out.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
         if processes().is_main_process:
-            text = train_text(model.config.text_vocabulary, model.config.text_tokens,
-                              kind=kind)
+            text = own_text or train_text(model.config.text_vocabulary,
+                                          model.config.text_tokens, kind=kind)
             text.save(out / 'text.json')
         else:
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
     tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
-    patches = int(round(model.vlm.config.image_tokens ** 0.5))
+    patches = model.family.grid
 
     def batches(folder: Path, part: slice) -> ReasonerBatches:
         episodes = EpisodeSet.open(folder)
@@ -262,8 +263,15 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
                                    batch['codes'][..., 0].flatten())
             residual = F.cross_entropy(result.residual.float().flatten(0, 2),
                                        batch['codes'][..., 1:].flatten())
-            value = value + base + 0.3 * residual
+            value = value + 0.3 * residual
             figures |= {'base': base.item(), 'residual': residual.item()}
+            if model.config.decoder != 'parallel':
+                value = value + base
+            if result.parallel is not None:
+                queries = F.cross_entropy(result.parallel.float().flatten(0, 1),
+                                          batch['codes'][..., 0].flatten())
+                value = value + queries
+                figures['parallel'] = queries.item()
         return value, figures
 
     validate = None

@@ -5,8 +5,8 @@ Rotations from joint positions alone: 22 SMPL-ordered positions onto our skeleto
 
 Pelvis and chest have three points each (hips and first spine joint; collars and neck) and get
 their full rotation from them; every other bone is swung from its parent's frame onto its
-direction, so that directions are exact and twist about a bone is the parent's.  Positions cannot
-say more.
+direction, so that the limbs' directions are exact and twist about a bone is the parent's.
+Positions cannot say more.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import struct
+import sys
+from types import SimpleNamespace
 import zlib
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 
+from egomotion_ros.nodes import images
 from egomotion_ros.nodes.images import (
     ENCODINGS,
     compressed_size,
@@ -116,6 +119,45 @@ def test_empty_and_8k_images_are_refused():
 
 def test_a_converter_that_works_with_this_numpy_was_chosen():
     assert converter_name() in ('cv_bridge', 'rosbags-image')
+
+
+@pytest.mark.parametrize(
+    'encoding', ['rgb8', 'bgr8', 'bgra8', 'mono8', 'rgb16', 'bayer_rggb8', 'yuv422']
+)
+def test_cv_bridge_converts_as_its_replacement_does(encoding, monkeypatch):
+    """Runs where ROS's cv_bridge is (apt has it, PyPI has none)."""
+    pytest.importorskip('cv_bridge')
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, 16 * 16 * ENCODINGS[encoding], dtype=np.uint8)
+    expected = images._by_rosbags(data, encoding, 16, 16)
+    monkeypatch.setattr(images, '_by_rosbags', None)  # no falling back
+    pixels = images._by_cv_bridge(data, encoding, 16, 16)
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_cv_bridge_reads_compressed_images_as_we_do():
+    cv_bridge = pytest.importorskip('cv_bridge')
+    picture = CompressedImage(format='jpeg', data=encoded('.jpg'))
+    theirs = cv_bridge.CvBridge().compressed_imgmsg_to_cv2(picture, 'rgb8')
+    assert np.array_equal(decode_compressed(picture), theirs)
+
+
+def test_a_cv_bridge_that_fails_is_replaced_and_one_for_another_numpy_is_not_chosen(
+    monkeypatch,
+):
+    class Broken:
+        def imgmsg_to_cv2(self, message, encoding):
+            raise AttributeError('newbyteorder')
+
+    monkeypatch.setitem(sys.modules, 'cv_bridge', SimpleNamespace(CvBridge=Broken))
+    pixels = images._by_cv_bridge(np.arange(6, dtype=np.uint8), 'bgr8', 2, 1)
+    assert pixels.tolist() == [[[2, 1, 0], [5, 4, 3]]]
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)  # as where it is not installed
+    images._converter.cache_clear()
+    try:
+        assert converter_name() == 'rosbags-image'
+    finally:
+        images._converter.cache_clear()
 
 
 def encoded(extension: str) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 import struct
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -49,6 +50,8 @@ ENCODINGS: dict[str, int] = {
     'nv12': 1,
     'nv21': 1,
 }
+#: Byte order of this machine, as sensor_msgs/Image has it.
+_BIG_ENDIAN = int(sys.byteorder == 'big')
 #: Other names for the same thing, as both libraries know them.
 _SAME = {'8UC1': 'mono8'}
 
@@ -84,8 +87,11 @@ def decode(message: Image) -> np.ndarray:
     if step != used:
         padded = np.lib.stride_tricks.as_strided(data, (rows, used), (step, 1), writeable=False)
         data = np.ascontiguousarray(padded).ravel()
+    data = data[: rows * used]
+    if message.encoding.endswith('16'):
+        data = data.view('>u2' if message.is_bigendian else '<u2').astype('=u2').view(np.uint8)
     encoding = _SAME.get(message.encoding, message.encoding)
-    pixels = _converter()(data[: rows * used], encoding, message.width, rows, message.is_bigendian)
+    pixels = _converter()(data, encoding, message.width, rows)
     if pixels.shape != (message.height, message.width, 3):
         raise ValueError(f'image: {message.encoding} gave pixels of shape {pixels.shape}')
     return np.ascontiguousarray(pixels)
@@ -146,11 +152,11 @@ def _check_size(width: int, height: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _converter() -> Callable[[np.ndarray, str, int, int, int], np.ndarray]:
+def _converter() -> Callable[[np.ndarray, str, int, int], np.ndarray]:
     """cv_bridge if it is there and gives the right colours, otherwise rosbags-image."""
     probe = np.array([[1, 2, 3, 4, 5, 6]], np.uint8)
     try:
-        pixels = _by_cv_bridge(probe.ravel(), 'bgr8', 2, 1, 0)
+        pixels = _by_cv_bridge(probe.ravel(), 'bgr8', 2, 1)
         if np.array_equal(pixels, [[[3, 2, 1], [6, 5, 4]]]):
             return _by_cv_bridge
     except Exception:  # whatever a cv_bridge built for another NumPy raises
@@ -163,37 +169,32 @@ def converter_name() -> str:
     return 'cv_bridge' if _converter() is _by_cv_bridge else 'rosbags-image'
 
 
-def _by_cv_bridge(
-    data: np.ndarray, encoding: str, width: int, rows: int, bigendian: int
-) -> np.ndarray:
-    from cv_bridge import CvBridge, CvBridgeError
+def _by_cv_bridge(data: np.ndarray, encoding: str, width: int, rows: int) -> np.ndarray:
+    """Convert bytes, values of more than one in this machine's order; (rows, width, 3) RGB."""
+    from cv_bridge import CvBridge
 
-    message = Image(height=rows, width=width, encoding=encoding, is_bigendian=bigendian)
+    # Said to be of the other order, NumPy 2 would make it raise.
+    message = Image(height=rows, width=width, encoding=encoding, is_bigendian=_BIG_ENDIAN)
     message.step = len(data) // rows
     message.data = data.tobytes()
     try:
         if encoding not in ('nv12', 'nv21'):  # these it takes for grey
             return CvBridge().imgmsg_to_cv2(message, 'rgb8')
-    except (CvBridgeError, cv2.error, KeyError):  # not every version knows every encoding
+    except Exception:  # not every version knows every encoding, and each says so in another way
         pass
-    return _by_rosbags(data, encoding, width, rows, bigendian)
+    return _by_rosbags(data, encoding, width, rows)
 
 
-def _by_rosbags(
-    data: np.ndarray, encoding: str, width: int, rows: int, bigendian: int
-) -> np.ndarray:
+def _by_rosbags(data: np.ndarray, encoding: str, width: int, rows: int) -> np.ndarray:
+    """Do the same with the library that replaces cv_bridge."""
     try:
         from rosbags.image import ImageError, image_to_cvimage
     except ImportError as error:
         raise ValueError(f'image: {encoding} needs the Python package rosbags-image') from error
 
     message = SimpleNamespace(
-        height=rows, width=width, encoding=encoding, is_bigendian=bool(bigendian), data=data
+        height=rows, width=width, encoding=encoding, is_bigendian=bool(_BIG_ENDIAN), data=data
     )
-    # The library turns the image's bytes where the sender's order differs from this machine's;
-    # one byte per value has no order.
-    if encoding.endswith('8') or not encoding.endswith('16'):
-        message.is_bigendian = False
     try:
         return image_to_cvimage(message, 'rgb8')
     except (ImageError, cv2.error) as error:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -115,6 +117,40 @@ def test_the_camera_thread_delivers_the_newest_request(world):
     assert camera.wait()
     camera.close()
     assert got[-1] == (4, (128, 128, 3))
+
+
+def test_a_camera_whose_pictures_go_nowhere_says_so(world):
+    def deliver(image, stamp):
+        raise ValueError('nobody is there')
+
+    camera = CameraThread(world, deliver)
+    camera.request(world.configuration(world.home()), 1)
+    assert not camera.wait()
+    with pytest.raises(RuntimeError, match='nobody is there'):
+        camera.request(world.configuration(world.home()), 2)
+    camera.close()
+
+
+def test_a_camera_that_is_closed_while_it_delivers_ends_quietly(world, monkeypatch):
+    delivering, closing, loud = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, 'excepthook', loud.append)
+
+    def deliver(image, stamp):
+        delivering.set()
+        assert closing.wait(20.0)
+        raise RuntimeError('the publisher is gone')
+
+    camera = CameraThread(world, deliver)
+    camera.request(world.configuration(world.home()), 1)
+    assert delivering.wait(20.0)
+    ending = threading.Thread(target=camera.close)
+    ending.start()
+    while not camera._closed:
+        time.sleep(0.001)
+    closing.set()
+    ending.join(20.0)
+    assert not ending.is_alive() and loud == []
+    camera.request(world.configuration(world.home()), 2)  # nothing happens any more
 
 
 def test_a_reference_is_followed_exactly_and_its_end_is_held(robot, world):

@@ -15,6 +15,7 @@ Publishes ``image``, ``camera_info``, ``joint_states``, ``odom``, ``/clock``; su
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 from nav_msgs.msg import Odometry
@@ -72,9 +73,7 @@ class SimulationNode(Node):
         self._camera_period = round(1e9 / get('camera_rate'))
         self._factor = get('realtime_factor')
         self._camera: CameraThread | None = None
-        self._hold_reason = ''
-        self._load(get('scene_seed'))
-
+        self._camera_lock, self._closing = threading.Lock(), False
         self._clock_out = self.create_publisher(ClockMsg, '/clock', profile('command'))
         self._images = self.create_publisher(Image, 'image', profile('sensor_reliable'))
         self._infos = self.create_publisher(CameraInfo, 'camera_info', profile('sensor_reliable'))
@@ -84,6 +83,8 @@ class SimulationNode(Node):
                                  profile('motion'))
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.add_on_set_parameters_callback(self._on_parameters)
+        # Last of what can fail: from here on a thread draws, which only destroy_node ends.
+        self._load(get('scene_seed'))
         if self._factor > 0.0:
             self._wall = time.monotonic()
             self._timer = self.create_timer(self._tick_period, self._on_timer,
@@ -127,10 +128,14 @@ class SimulationNode(Node):
     def _load(self, seed: int) -> None:
         """Build the room of ``seed`` and put the robot at its start."""
         world = World(self._robot, None if seed < 0 else sample_scene(seed), self._lens)
-        camera = CameraThread(world, self._on_picture)
-        if self._camera is not None:
-            self._camera.close()
-        self._world, self._camera = world, camera
+        with self._camera_lock:
+            # A room that is still being loaded by another thread when the node ends.
+            if self._closing:
+                raise ValueError('the node is shutting down')
+            camera = CameraThread(world, self._on_picture)
+            if self._camera is not None:
+                self._camera.close()
+            self._world, self._camera = world, camera
         limits = self._robot.limits
         self._follower = Follower(self._robot.joint_names, limits.lower, limits.upper,
                                   world.home())
@@ -209,8 +214,10 @@ class SimulationNode(Node):
 
     def destroy_node(self) -> None:
         """Free the OpenGL context, then the node."""
-        if self._camera is not None:
-            self._camera.close()
+        with self._camera_lock:
+            self._closing = True
+            if self._camera is not None:
+                self._camera.close()
         super().destroy_node()
 
 

@@ -17,8 +17,10 @@ class CameraThread:
     Draws the newest requested configuration and hands the picture to ``deliver(image, stamp)``.
 
     As a real camera it is late by its exposure and never has a queue: a request that comes while
-    another waits replaces it.  ``deliver`` runs in the camera's thread.  The constructor returns
-    once the view exists, and raises RuntimeError where nothing can be drawn on this machine.
+    another waits replaces it.  ``deliver`` runs in the camera's thread; what it raises ends the
+    camera, and the next :meth:`request` says so, unless the camera is being closed: then nobody
+    wants the picture, and where it should go may be gone.  The constructor returns once the view
+    exists, and raises RuntimeError where nothing can be drawn on this machine.
     """
 
     def __init__(self, world: World, deliver: Callable[[np.ndarray, int], None]) -> None:
@@ -37,20 +39,31 @@ class CameraThread:
                                f'({self._problem})') from self._problem
 
     def request(self, qpos: np.ndarray, stamp: int) -> None:
-        """Ask for the picture at ``qpos``, taken at ``stamp`` (ns)."""
+        """
+        Ask for the picture at ``qpos``, taken at ``stamp`` (ns); nothing where it is closed.
+
+        Raises RuntimeError where an earlier picture could not be drawn or delivered.
+        """
         with self._change:
+            if self._problem is not None:
+                raise RuntimeError(f'the camera failed: {self._problem!r}') from self._problem
+            if self._closed:
+                return
             self._wanted = (qpos, stamp)
             self._change.notify_all()
 
     def wait(self, seconds: float = 10.0) -> bool:
-        """Wait until every request is delivered; False where that took too long."""
+        """Wait until every request is delivered; False where that took too long or failed."""
         with self._change:
-            return self._change.wait_for(lambda: self._wanted is None and not self._busy, seconds)
+            self._change.wait_for(
+                lambda: self._problem is not None or (self._wanted is None and not self._busy),
+                seconds)
+            return self._problem is None and self._wanted is None and not self._busy
 
     def close(self) -> None:
-        """End the thread and free its OpenGL context."""
+        """End the thread and free its OpenGL context; a waiting request is dropped."""
         with self._change:
-            self._closed = True
+            self._closed, self._wanted = True, None
             self._change.notify_all()
         self._thread.join()
 
@@ -71,6 +84,13 @@ class CameraThread:
                     if self._closed:
                         return
                     (qpos, stamp), self._wanted, self._busy = self._wanted, None, True
-                self._deliver(view.first_person(qpos), stamp)
+                picture = view.first_person(qpos)
+                if not self._closed:
+                    self._deliver(picture, stamp)
+        except Exception as problem:  # noqa: BLE001 - told by the next request
+            with self._change:
+                if not self._closed:
+                    self._problem = problem
+                self._change.notify_all()
         finally:
             view.close()

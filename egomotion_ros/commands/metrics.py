@@ -78,24 +78,34 @@ def run(args: argparse.Namespace) -> int:
 def table(report: dict[str, Any]) -> str:
     """Lay a report of :func:`egomotion_ros.evaluation.report.measure` out as text."""
     lines = [f'bundle {report["bundle"][:12]}, {report["episodes"]} held-out episodes']
+    layouts = {'leaks': _leaks, 'against held-out recordings': _ratios}
     for title, section in report.items():
-        if not isinstance(section, dict):
-            continue
-        lines += ['', title]
-        lines += _ratios(section) if title == 'against held-out recordings' else _rows(section)
+        if isinstance(section, dict):
+            lines += ['', title, *layouts.get(title, _rows)(section)]
     return '\n'.join(lines)
 
 
-def _rows(section: dict[str, Any]) -> list[str]:
-    lines, tables = [], {k: v for k, v in section.items() if isinstance(v, dict)}
+def _leaks(section: dict[str, Any]) -> list[str]:
+    lines = []
     for name, value in section.items():
-        if name not in tables:
-            lines.append(f'  {name:44} {_shown(value)}')
-    if not tables:
-        return lines
+        if isinstance(value, dict) and 'share' in value:
+            lines.append(f'  {name}: {value["share"]:.0%} of {value["held-out texts"]} held-out '
+                         f'texts stand verbatim in training ({value["unique"]:.0%} of the '
+                         f'different ones), such as {_shown(value["examples"])}')
+        else:
+            lines.append(f'  {name}: {_shown(value)}')
+    return lines
+
+
+def _rows(section: dict[str, Any]) -> list[str]:
+    """Plain figures one a line; dictionaries side by side, one a column."""
+    tables = {name: value for name, value in section.items() if isinstance(value, dict)}
+    lines = [f'  {name:44} {_shown(value)}' for name, value in section.items()
+             if name not in tables]
     columns = list(dict.fromkeys(column for row in tables.values() for column in row))
-    wide = max(map(len, columns))
-    lines.append(' ' * (wide + 4) + '  '.join(f'{name:>24}' for name in tables))
+    wide = max(map(len, columns), default=0)
+    if tables:
+        lines.append(' ' * (wide + 4) + '  '.join(f'{name:>24}' for name in tables))
     for column in columns:
         cells = [_shown(row[column]) if column in row else '' for row in tables.values()]
         lines.append(f'  {column:{wide}}  ' + '  '.join(f'{cell:>24}' for cell in cells))
@@ -111,7 +121,8 @@ def _ratios(section: dict[str, Any]) -> list[str]:
         for group, figures in row['groups'].items():
             cells = []
             for figure, value in figures.items():
-                if isinstance(value, dict):
+                # The heights of joints are a side line: told once.
+                if isinstance(value, dict) and (group == 'all' or 'heights' not in figure):
                     low, high = value['interval']
                     cells.append(f'{figure} {value["ratio"]:.2f} [{low:.2f}, {high:.2f}] '
                                  f'({value["made"]:.3g} / {value["recorded"]:.3g})')

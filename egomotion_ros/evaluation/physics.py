@@ -49,8 +49,9 @@ def human_physics(motion: HumanMotion) -> dict[str, float]:
         raise ValueError(f'expected a motion of scale 1, got {motion.scale:g}')
     joints = forward_kinematics(np.asarray(motion.root_position, np.float64),
                                 np.asarray(motion.rotations, np.float64))
-    soles = sole_points(motion)
-    return {'foot slide mm': slide(joints), 'foot slide above flat mm': human_feet(motion).slide,
+    soles, feet = sole_points(motion), human_feet(motion)
+    return {'foot slide mm': feet.slide, 'speed of planted ankles m/s': feet.stance_speed,
+            'foot slide of joint heights mm': slide(joints),
             'skating ratio': skating_ratio(joints, motion.fps),
             'contact mm (soles)': 1000 * contact(soles),
             'penetration mm (soles)': 1000 * penetration(soles),
@@ -117,5 +118,5 @@ def robot_physics(retargeter: Retargeter, motions: list[HumanMotion]
     return {'robot': description.name, 'motions': len(motions),
             'limit violations': violations, 'self-collision rows': collisions,
             'tracking error mm': 1000 * float(np.mean(tracked)),
-            'foot slide above flat mm': float(np.mean(slides)),
+            'foot slide mm': float(np.mean(slides)),
             'deepest sole mm': 1000 * float(np.max(sinks))}, robots

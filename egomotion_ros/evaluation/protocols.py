@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.body.features import features_to_motion, motion_to_features
+from egomotion_ros.body.features import VELOCITY, features_to_motion, motion_to_features
+from egomotion_ros.bundle import Bundle
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.evaluation import hml3d, uniegomotion
 from egomotion_ros.evaluation.captions import EVALUATED, EpisodeTexts
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Which FID a table shows; they differ by orders of magnitude and never compare.
 RAW, NORMALISED = 'raw embeddings', 'L2-normalised embeddings'
+#: Speeds (m/s) of walking that is compared with recordings on autoencoder features.
+WALKING = (0.7, 1.6)
 
 
 class Asked:
@@ -123,10 +126,11 @@ def text_to_motion(evaluator: Evaluator, asked: Asked, made: list[list[HumanMoti
             'generated': evaluator.motions([m for row in made for m in row]).reshape(
                 len(made), samples, -1)}
     many = np.stack([evaluator.motions(row) for row in repeated])
+    pairs = min(hml3d.SAMPLE_PAIRS, many.shape[1])
     out: dict[str, object] = {
         'FID': f'{RAW}, against {len(other)} other recorded motions; the row "real" is its floor',
         'pairs': len(words), 'samples a text': samples, 'replications': replications,
-        'MultiModality': f'{len(repeated)} texts x {many.shape[1]} samples'}
+        'MultiModality': f'{len(repeated)} texts x {many.shape[1]} samples, {pairs} pairs'}
     for name, all_samples in rows.items():
         def measure(rng: np.random.Generator, rows: np.ndarray = all_samples,
                     name: str = name) -> dict[str, float]:
@@ -138,8 +142,7 @@ def text_to_motion(evaluator: Evaluator, asked: Asked, made: list[list[HumanMoti
                         'FID': hml3d.frechet_distance(motion, other),
                         'Diversity': hml3d.diversity(motion, rng)}
             if name == 'generated':
-                figures['MultiModality'] = hml3d.multimodality(
-                    many, rng, min(hml3d.SAMPLE_PAIRS, many.shape[1]))
+                figures['MultiModality'] = hml3d.multimodality(many, rng, pairs)
             return figures
         out[name] = hml3d.replicate(measure, replications)
     return out
@@ -195,18 +198,58 @@ def autoencoder_frechet(pipeline: EgoMotionPipeline, runtime: Runtime, asked: As
             'real-to-real floor': hml3d.frechet_distance(sets[1], sets[2])}
 
 
+def walking_frechet(pipeline: EgoMotionPipeline, runtime: Runtime,
+                    made: dict[str, list[HumanMotion]], sides: tuple[list[HumanMotion], ...],
+                    seed: int = 0) -> dict[str, object]:
+    """
+    Frechet distance of walking alone against recordings, and of recordings among themselves.
+
+    ``sides`` are recordings of two disjoint sets of performances: the floor is the distance
+    between them, every set of ``made`` is compared with the second.  Rows are latents of windows
+    that go WALKING metres a second, as many on every left side as the first has; sets with fewer
+    than two are named under ``not compared``.
+    """
+    rows = {name: _walking(pipeline, runtime, motions) for name, motions in
+            {**made, 'real-to-real floor': sides[0], 'truth': sides[1]}.items()}
+    short = [name for name, found in rows.items() if len(found) < 2]
+    truth, count = rows.pop('truth'), len(rows['real-to-real floor'])
+    out: dict[str, object] = {'rows': f'{count} and {len(truth)}', 'not compared': short}
+    rng = np.random.default_rng(seed)
+    if len(truth) > 1 and count > 1:
+        for name in [name for name in rows if name not in short]:
+            kept = rng.choice(len(rows[name]), min(count, len(rows[name])), replace=False)
+            out[name] = hml3d.frechet_distance(rows[name][kept], truth)
+    return out
+
+
+def _walking(pipeline: EgoMotionPipeline, runtime: Runtime, motions: list[HumanMotion]
+             ) -> np.ndarray:
+    """Latents (N, channels) of the windows of motions that walk."""
+    bundle, out = pipeline.bundle, [np.zeros((0, pipeline.bundle.channels))]
+    for part in (part for motion in motions for part in _plans(bundle, motion)):
+        codes = latents(runtime, part[None], bundle.windows, bundle.window)[0]
+        steps = part[:len(codes) * bundle.window, VELOCITY].reshape(len(codes), -1, 2)
+        speed = np.linalg.norm(steps, axis=-1).mean(axis=1)
+        out.append(codes[(speed >= WALKING[0]) & (speed < WALKING[1])])
+    return np.concatenate(out)
+
+
+def _plans(bundle: Bundle, motion: HumanMotion) -> Iterator[np.ndarray]:
+    """Features (T, 140) of a motion in pieces of a plan's length, at least a window long."""
+    features = motion_to_features(motion).astype(np.float32)
+    length = bundle.windows * bundle.window
+    for first in range(0, len(features) - bundle.window + 1, length):
+        yield features[first:first + length]
+
+
 def reconstructed(pipeline: EgoMotionPipeline, runtime: Runtime, motion: HumanMotion
                   ) -> list[HumanMotion]:
     """A recording through the bundle's autoencoder, plan by plan; what is left over is dropped."""
     bundle = pipeline.bundle
-    features = motion_to_features(motion).astype(np.float32)
     out = []
-    for first in range(0, len(features), bundle.windows * bundle.window):
-        part = features[None, first:first + bundle.windows * bundle.window]
-        whole = part.shape[1] // bundle.window
-        if not whole:
-            continue
-        codes = latents(runtime, part, bundle.windows, bundle.window)[0]
+    for part in _plans(bundle, motion):
+        codes = latents(runtime, part[None], bundle.windows, bundle.window)[0]
+        whole = len(codes)
         # Beyond the recording the last latent is repeated; those frames are cut off again.
         codes = np.concatenate([codes, np.repeat(codes[-1:], bundle.windows - whole, axis=0)])
         answer = runtime.run('decode_motion', latents=codes[None])['features'][0]

@@ -10,6 +10,11 @@ generated window is compared with recorded windows of its own name and band alon
 on both sides are weighted as the generated motion fills them.  Intervals come from drawing whole
 motions and whole performances, because the windows of one are not independent.
 
+Foot slide is UniEgoMotion's, with h taken above where a joint is in flat standing, so that it
+means the same for a person and a robot.  With h the height of the joint itself, as the formula
+stands in the protocol, an ankle that stands at 0.085 m is above H and never counts: that one is
+stated beside it.
+
 A robot is measured at the points it shares with the human skeleton: the bodies its description
 links to joints, ankles and front edges of its soles, all divided by its scale.  What it is
 compared with is measured at the same joints.
@@ -17,7 +22,6 @@ compared with is measured at the same joints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mujoco
@@ -46,7 +50,7 @@ CALM = ('walk', 'signal', 'wash', 'bend', 'stand', 'turn', 'reach')
 #: A cell needs this many windows on the recorded side to be compared.
 LEAST = 3
 #: Figures that are compared, and the ratio the project asks for.
-FIGURES, GOAL = ('foot slide', 'foot slide above flat', 'jerk'), (0.67, 1.5)
+FIGURES, GOAL = ('foot slide', 'foot slide of joint heights', 'jerk'), (0.67, 1.5)
 RESAMPLES = 1000
 
 
@@ -101,8 +105,8 @@ def robot_trace(description: RobotDescription, motion: RobotMotion, clip: str) -
     """
     Measure a robot motion at its linked bodies and at its feet, divided by its scale.
 
-    ``feet`` are raised to the heights the human's joints have in flat standing, so that both
-    definitions of foot slide mean the same for both bodies.
+    ``feet`` are raised to the heights the human's joints have in flat standing, so that heights of
+    joints mean the same for both bodies.
     """
     if abs(motion.step_dt * FPS - 1.0) > 1e-6:
         raise ValueError(f'expected rows 1/{FPS} s apart, got {motion.step_dt:g} s')
@@ -159,18 +163,19 @@ def windows(trace: Trace) -> list[Window]:
         if cell is not None:
             feet, above = trace.feet[rows], trace.above[rows]
             out.append(Window(trace.clip, cell, (
-                foot_slide(feet, feet[..., 2]), foot_slide(feet, above),
+                foot_slide(feet, above), foot_slide(feet, feet[..., 2]),
                 float(derivative(trace.points[rows], FPS, 3).mean()))))
     return out
 
 
-def held_out_takes(library: MotionLibrary, splits: Iterable[str] = ('val', 'test')
+def held_out_takes(library: MotionLibrary, splits: tuple[str, ...] = ('val', 'test')
                    ) -> list[tuple[str, HumanMotion]]:
     """Performance and motion of the held-out takes of calm actions (CALM) on a flat floor."""
     found = [(take.performance, take.motion) for split in splits
              for take in library.takes(split=split) if take.action in CALM]
     if not found:
-        raise ValueError(f'{library.folder}: no held-out take of {", ".join(CALM)}')
+        raise ValueError(f'{library.folder}: the splits {", ".join(splits)} hold no take of '
+                         f'{", ".join(CALM)}')
     return found
 
 
@@ -187,16 +192,27 @@ def _tables(found: list[Window], cells: list[str]) -> tuple[np.ndarray, np.ndarr
 
 
 def _ratio(made: tuple[np.ndarray, np.ndarray], real: tuple[np.ndarray, np.ndarray]
-           ) -> np.ndarray:
-    """Ratio (figures,) of means over the cells both have, weighted as ``made`` fills them."""
-    (sums, counts), (true_sums, true_counts) = ((s.sum(axis=0), c.sum(axis=0))
-                                                for s, c in (made, real))
-    both = (counts > 0) & (true_counts > 0)
-    if not both.any():
-        return np.full(len(FIGURES), np.nan)
-    weight = counts[both] / counts[both].sum()
-    real_mean = true_sums[both] / true_counts[both, None]
-    return (weight @ (sums[both] / counts[both, None])) / np.maximum(weight @ real_mean, 1e-9)
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Ratio and both means, (..., figures) each, over the cells both sides have.
+
+    Sides are sums (..., cells, figures) and counts (..., cells); cells are weighted as ``made``
+    fills them; not a number where no cell is on both sides.
+    """
+    (sums, counts), (true_sums, true_counts) = made, real
+    weight = counts * ((counts > 0) & (true_counts > 0))
+    weight = weight / np.where(weight.any(axis=-1), weight.sum(axis=-1), np.nan)[..., None]
+    ours, theirs = (np.einsum('...c,...cf->...f', weight, s / np.maximum(c, 1)[..., None])
+                    for s, c in ((sums, counts), (true_sums, true_counts)))
+    return ours / np.maximum(theirs, 1e-9), ours, theirs
+
+
+def _redrawn(table: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and counts of RESAMPLES sides whose clips are drawn with replacement."""
+    sums, counts = table
+    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES)
+    return np.tensordot(times, sums, 1), times @ counts
 
 
 def compare(made: list[Window], real: list[Window], seed: int = 0) -> dict[str, object]:
@@ -232,21 +248,15 @@ def _group(made: list[Window], real: list[Window], cells: list[str], seed: int
            ) -> dict[str, object]:
     ours, theirs = _tables(made, cells), _tables(real, cells)
     rng = np.random.default_rng(seed)
-    draws = np.empty((RESAMPLES, len(FIGURES)))
-    for n in range(RESAMPLES):
-        a, b = (rng.integers(len(counts), size=len(counts)) for _, counts in (ours, theirs))
-        draws[n] = _ratio((ours[0][a], ours[1][a]), (theirs[0][b], theirs[1][b]))
+    draws = _ratio(_redrawn(ours, rng), _redrawn(theirs, rng))[0]
     low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-    ratio = _ratio(ours, theirs)
-    counts = ours[1].sum(axis=0)
-    weight = counts / counts.sum()
-    means = [weight @ (s.sum(axis=0) / c.sum(axis=0)[:, None]) for s, c in (ours, theirs)]
+    ratio, mine, recorded = _ratio(*((s.sum(axis=0), c.sum(axis=0)) for s, c in (ours, theirs)))
     row: dict[str, object] = {
         'windows': len(made), 'motions': len(ours[1]),
         'recorded windows': len(real), 'performances': len(theirs[1])}
     for k, figure in enumerate(FIGURES):
         row[figure] = {'ratio': float(ratio[k]), 'interval': (float(low[k]), float(high[k])),
-                       'made': float(means[0][k]), 'recorded': float(means[1][k])}
+                       'made': float(mine[k]), 'recorded': float(recorded[k])}
     return row
 
 

@@ -20,6 +20,7 @@ from egomotion_ros.evaluation.protocols import (
     egocentric,
     reconstructed,
     text_to_motion,
+    walking_frechet,
 )
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.retargeter import Retargeter
@@ -81,6 +82,11 @@ def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrar
         'instructions': len(repeated), 'samples': samples}
     out['Frechet distance on autoencoder features'] = autoencoder_frechet(
         pipeline, runtime, asked, made)
+    sides = tuple([m for _, m in realism.held_out_takes(library, (split,))]
+                  for split in ('val', 'test'))
+    out['Frechet distance of walking to held-out recordings'] = walking_frechet(
+        pipeline, runtime, {'generated': made, 'recorded answers (synthesised)': asked.recorded()},
+        sides, seed)
     human = _compare_humans(pipeline, runtime, asked, made, takes)
     joints = realism.linked_joints(pipeline.robot)
     same = _windows([realism.human_trace(m, name, joints) for name, m in takes])
@@ -99,10 +105,13 @@ def _compare_humans(pipeline: EgoMotionPipeline, runtime: Runtime, asked: Asked,
                     ) -> dict[str, object]:
     """Ratios before inverse kinematics: of the answers, of what was learned, of the coding."""
     real = _windows([realism.human_trace(m, name) for name, m in takes])
-    coded = [(name, part) for name, m in takes for part in reconstructed(pipeline, runtime, m)]
+    answered = [(str(n), m) for n, m in enumerate(asked.recorded())]
+    coded, again = ([(name, part) for name, m in found
+                     for part in reconstructed(pipeline, runtime, m)]
+                    for found in (takes, answered))
     rows = {'generated, before IK': [(str(n), m) for n, m in enumerate(made)],
-            'recorded answers (synthesised)': [(str(n), m) for n, m in
-                                               enumerate(asked.recorded())],
+            'recorded answers (synthesised)': answered,
+            'recorded answers through the autoencoder': again,
             'recordings through the autoencoder': coded}
     return {name: realism.compare(_windows([realism.human_trace(m, clip) for clip, m in found]),
                                   real) for name, found in rows.items()}
@@ -121,22 +130,25 @@ def _leaks(library: MotionLibrary, train_texts: list[str] | None, asked: list[st
 
 
 def draw_ratios(report: dict[str, object], path: Path) -> None:
-    """Draw the ratios to held-out recordings with their intervals to a PNG."""
+    """Draw foot slide and jerk relative to held-out recordings, with intervals, to a PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
     rows = {name: row['groups']['all'] for name, row in
             report['against held-out recordings'].items() if row['groups']}
-    figure = Figure(figsize=(11, 3.6), layout='constrained')
-    axes = figure.subplots(1, len(realism.FIGURES), sharey=True)
-    for axis, name in zip(axes, realism.FIGURES, strict=True):
+    figure = Figure(figsize=(10, 3.6), layout='constrained')
+    for axis, name in zip(figure.subplots(1, 2, sharey=True), ('foot slide', 'jerk'),
+                          strict=True):
         axis.axvspan(*realism.GOAL, color='tab:green', alpha=0.15)
         axis.axvline(1.0, color='gray', linewidth=0.8)
         for k, row in enumerate(rows.values()):
-            value = row[name]
-            low, high = value['interval']
-            axis.plot([low, high], [k, k], color='black')
-            axis.plot(value['ratio'], k, 'o', color='tab:blue')
+            low, high = row[name]['interval']
+            axis.plot([max(low, 1e-3), max(high, 1e-3)], [k, k], color='black')
+            axis.plot(max(row[name]['ratio'], 1e-3), k, 'o', color='tab:blue')
         axis.set_xscale('log')
-        axis.set_title(f'{name}: made / recorded')
-    axes[0].set_yticks(range(len(rows)), list(rows))
-    axes[0].invert_yaxis()
+        axis.set_xlim(0.1, 12.0)
+        axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ['0.1', '0.2', '0.5', '1', '2', '5', '10'])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_title(f'{name}, made / recorded')
+        axis.set_yticks(range(len(rows)), list(rows))
+        axis.set_ylim(len(rows) - 0.5, -0.5)
     figure.savefig(path, dpi=110)

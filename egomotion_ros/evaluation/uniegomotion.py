@@ -15,7 +15,7 @@ import numpy as np
 from egomotion_ros.body.kinematics import global_pose
 from egomotion_ros.body.skeleton import FOOT_HEIGHTS, FOOT_JOINTS, JOINT_INDEX
 from egomotion_ros.evaluation.hml3d import embeddings, frechet_distance
-from egomotion_ros.retarget.quality import foot_slide
+from egomotion_ros.retarget.quality import foot_slide, human_feet
 from egomotion_ros.types import HumanMotion
 
 _HEAD = JOINT_INDEX['head']
@@ -59,7 +59,9 @@ def slide(positions: np.ndarray) -> float:
     Foot slide (mm a frame) of joints (T, 22, 3) exactly as the protocol has it.
 
     Mean over ankles and toes of 1000 sum(d_xy (2 - 2^(h / H))) / T, over steps that start below
-    H = 0.08 m (ankle), 0.04 m (toe); h is the height of the *joint* above the floor.
+    H = 0.08 m (ankle), 0.04 m (toe); h is the height of the *joint* above the floor.  On the
+    package's skeleton a standing ankle is at 0.085 m and never counts; the slide that counts it
+    takes h above flat standing (:func:`egomotion_ros.retarget.quality.human_feet`).
     """
     feet = np.asarray(positions)[:, list(FOOT_JOINTS)]
     return foot_slide(feet, feet[..., 2])
@@ -114,7 +116,10 @@ def compare(answer: HumanMotion, truth: HumanMotion) -> dict[str, float]:
     return {'head rotation': head_rotation_error(a_turn[:, _HEAD], b_turn[:, _HEAD]),
             'head translation m': head_translation_error(a[:, _HEAD], b[:, _HEAD]),
             'MPJPE m': mpjpe(a, b), 'PA-MPJPE m': pa_mpjpe(a, b),
-            'foot slide mm': slide(a), 'foot slide mm, recorded': slide(b),
+            'foot slide mm': human_feet(answer).slide,
+            'foot slide mm, recorded': human_feet(truth).slide,
+            'foot slide of joint heights mm': slide(a),
+            'foot slide of joint heights mm, recorded': slide(b),
             'contact m (soles)': contact(sole_points(answer)),
             'contact m (soles), recorded': contact(sole_points(truth))}
 

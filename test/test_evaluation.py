@@ -10,9 +10,10 @@ import math
 import numpy as np
 import pytest
 
+from egomotion_ros.bundle import Bundle
 from egomotion_ros.cli import main
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, SEPARATION
-from egomotion_ros.evaluation import figures
+from egomotion_ros.evaluation import figures, speed
 from egomotion_ros.evaluation.chance import constant_pose
 from egomotion_ros.evaluation.goals import reached_by, share
 from egomotion_ros.evaluation.scenes import altered, held_out_questions
@@ -57,6 +58,22 @@ def test_the_camera_path_gives_its_rows():
     assert rows['CPU when idle'].met
     assert rows['memory, growth over the second half'].value == pytest.approx(0.5)
     json.dumps([row.as_dict() for row in rows.values()], allow_nan=False)
+
+
+def test_speed_says_how_many_times_or_why_not():
+    report = {'backend': 'onnxruntime', 'threads': 2, 'runs': 5, 'graphs_p50_ms': 100.0,
+              'torch_p50_ms': 250.0, 'ratio': {'value': 2.5, 'low': 1.9, 'high': 2.9}}
+    ratio = figures.speed_rows(report)[-1]
+    assert (ratio.value, ratio.met, ratio.interval) == (2.5, True, (1.9, 2.9))
+    rows = figures.speed_rows(report | {'ratio': None, 'why': 'no torch'})
+    assert [row.value for row in rows] == [100.0, None, None]
+    assert rows[-1].note == 'no torch' and rows[-1].met is None
+
+
+def test_speed_is_measured_side_by_side(tiny_bundle):
+    report = speed.measure(Bundle.open(tiny_bundle), 'onnxruntime', 1, 2)
+    assert report['graphs_p50_ms'] > 0 and report['torch_p50_ms'] > 0
+    assert report['ratio']['low'] <= report['ratio']['value'] <= report['ratio']['high']
 
 
 def test_reconstruction_rows_keep_the_two_models_apart():

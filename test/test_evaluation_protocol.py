@@ -221,7 +221,7 @@ def test_furnished_walks_keep_the_distractors():
 
 
 def test_constant_hands_touch_more_than_nothing_and_far_from_all():
-    hands = constant_hands('right', scenes=60)
+    hands = constant_hands('right', scenes=30)
     assert np.isnan(hands[0]).all() and 0.4 <= np.hypot(*hands[1, :2]) <= 1.3
 
 
@@ -234,12 +234,14 @@ def test_protocol_rows_compare_with_chance():
     figures = {'told': good, 'image blanked': rare, 'instruction shuffled': good,
                'scored against another object': rare, 'best constant motion': _summary([0] * 5),
                'known sentences': good, 'one more look': good,
-               'known less unseen': share(np.array([0.0, 1, 0, 0, 0]), 'gap')}
+               'known less unseen': share(np.array([0.0, 1, 0, 0, 0]), 'gap'),
+               'known less unseen verbs': share(np.array([0.0, 0.0]), 'gap')}
     rows = {row.figure: row for row in protocol_rows(figures, 'walk_to')}
     assert rows['image blanked'].met and rows['image blanked'].goal.bound == pytest.approx(0.25)
     assert rows['instruction shuffled'].met is False
     assert rows['goal reached, one look'].met
     assert rows['goal reached, one more look on the way'].met is False
     assert rows['sentences of training less unseen ones'].met is False
+    assert rows['the same where the verb is unseen'].met
     assert rows['scenes'].met is False
 

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from egomotion_ros.evaluation.scenes import Question
+    from egomotion_ros.evaluation.baselines import Baselines
+    from egomotion_ros.evaluation.questions import Question
+    from egomotion_ros.evaluation.table import Row
     from egomotion_ros.pipeline import EgoMotionPipeline
     from egomotion_ros.types import HumanMotion
+
+    Answered = tuple[list[Question], list[HumanMotion]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,51 +59,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    from egomotion_ros.evaluation import figures, protocol, speed
-    from egomotion_ros.evaluation.comparison import COMPARED, comparison_rows
+    from egomotion_ros.evaluation import figures, speed
     from egomotion_ros.evaluation.motions import evaluate_reconstruction, evaluate_robot
-    from egomotion_ros.evaluation.scenes import evaluate_scenes, held_out_questions
-    from egomotion_ros.evaluation.table import Row, format_rows
+    from egomotion_ros.evaluation.table import format_rows
     from egomotion_ros.pipeline import EgoMotionPipeline
     from egomotion_ros.retarget.retargeter import Retargeter
     _check(args)
-    rows: list[Row] = []
     details: dict[str, Any] = {}
+    # What can be wrong with folders shows here, before the long part.
+    if args.library is not None:
+        details['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
+                                                            args.split)
     pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
-    actions = protocol.ACTIONS[args.kind] if args.protocol else (args.action,)
-    scenes = args.scenes or (protocol.SCENES if args.protocol else 300)
-    answered = {}
     try:
-        for action in actions:
-            questions = held_out_questions(scenes, action, kind=args.kind)
-            found, motions = evaluate_scenes(pipeline, questions)
-            rows += figures.goal_rows(found, action)
-            if args.protocol:
-                found |= protocol.evaluate_protocol(pipeline, questions, motions)
-                rows += protocol.protocol_rows(found, action)
-            details[action], answered[action] = found, (questions, motions)
-            if args.baselines is not None and action in COMPARED:
-                details[f'{action} baselines'] = methods = _compare(args, pipeline, questions,
-                                                                    motions)
-                rows += comparison_rows(methods, action)
-        questions, motions = answered[actions[0]]
+        baselines = None if args.baselines is None else _baselines(args, pipeline)
+        rows, (questions, motions) = _scenes(args, pipeline, baselines, details)
         details['robot'] = evaluate_robot(Retargeter(pipeline.robot), motions[:args.retargeted],
                                           pipeline.scale)
     finally:
         pipeline.close()
-    if args.library is not None:
-        details['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
-                                                            args.split)
     rows += figures.reconstruction_rows(details.get('reconstruction'),
                                         'needs --checkpoints and --library')
     rows += figures.robot_rows(details['robot'])
     details['speed'] = speed.measure(pipeline.bundle, args.backend, args.threads)
     rows += figures.speed_rows(details['speed'])
-    if args.camera_path is not None:
-        from egomotion_ros.evaluation import camera_path
-        details['camera path'] = camera_path.measure(args.bundle or '', args.camera_path,
-                                                     robot=args.robot)
-    rows += figures.camera_rows(details.get('camera path'), 'needs --camera-path MINUTES')
+    rows += _camera_path(args, details)
     if args.picture is not None:
         from egomotion_ros.evaluation.sheet import draw_sheet
         draw_sheet(questions, motions, args.picture, seed=args.seed)
@@ -113,22 +97,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace, pipeline: EgoMotionPipeline, questions: list[Question],
-             motions: list[HumanMotion]) -> dict[str, dict[str, Any] | None]:
-    """Figures of the full method and of every baseline on the same questions."""
-    from egomotion_ros.evaluation.comparison import FULL, judge
-    from egomotion_ros.evaluation.scenes import answer_all
+def _scenes(args: argparse.Namespace, pipeline: EgoMotionPipeline, baselines: Baselines | None,
+            details: dict[str, Any]) -> tuple[list[Row], Answered]:
+    """Rows of all actions asked for, their figures in ``details``; the first action's answers."""
+    from egomotion_ros.evaluation import figures, protocol
+    from egomotion_ros.evaluation.comparison import COMPARED, compare, comparison_rows
+    from egomotion_ros.evaluation.questions import held_out_questions
+    from egomotion_ros.evaluation.scenes import evaluate_scenes
+    actions = protocol.ACTIONS[args.kind] if args.protocol else (args.action,)
+    scenes = args.scenes or (protocol.SCENES if args.protocol else 300)
+    rows: list[Row] = []
+    answered: list[Answered] = []
+    for action in actions:
+        questions = held_out_questions(scenes, action, kind=args.kind)
+        found, motions = evaluate_scenes(pipeline, questions)
+        rows += figures.goal_rows(found, action)
+        if args.protocol:
+            found |= protocol.evaluate_protocol(pipeline, questions, motions)
+            rows += protocol.protocol_rows(found, action)
+        details[action] = found
+        if baselines is not None and action in COMPARED:
+            methods = compare(questions, motions, baselines.answerers(action))
+            details[f'{action} baselines'] = methods
+            rows += comparison_rows(methods, action)
+        answered.append((questions, motions))
+    return rows, answered[0]
+
+
+def _camera_path(args: argparse.Namespace, details: dict[str, Any]) -> list[Row]:
+    """Rows of the running node; a node that fails is said, and costs no other row."""
+    from egomotion_ros.evaluation import figures
+    if args.camera_path is None:
+        return figures.camera_rows(None, 'needs --camera-path MINUTES')
+    from egomotion_ros.evaluation import camera_path
+    try:
+        details['camera path'] = camera_path.measure(args.bundle or '', args.camera_path,
+                                                     robot=args.robot)
+    except RuntimeError as error:
+        return figures.camera_rows(None, f'failed: {str(error).splitlines()[0]}')
+    return figures.camera_rows(details['camera path'])
+
+
+def _baselines(args: argparse.Namespace, pipeline: EgoMotionPipeline) -> Baselines:
+    """Open the baselines, with the flow's steps and guidance of the bundle."""
     try:
         from egomotion_ros.evaluation.baselines import Baselines
     except ImportError as error:
         raise ValueError(f'--baselines needs the training packages: {error}') from error
-    methods: dict[str, dict[str, Any] | None] = {FULL: judge(questions, motions)}
-    baselines = Baselines(args.checkpoints, args.baselines, pipeline.bundle.steps,
-                          pipeline.bundle.guidance)
-    for name, answerer in baselines.answerers(questions[0].action):
-        methods[name] = None if answerer is None else judge(
-            questions, answer_all(answerer, questions, name))
-    return methods
+    return Baselines(args.checkpoints, args.baselines, pipeline.bundle.steps,
+                     pipeline.bundle.guidance)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from egomotion_ros.data.hands import HANDS
-from egomotion_ros.data.scenes import SceneObject, scene_seed
+from egomotion_ros.data.scenes import Scene, SceneObject, scene_seed
 from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.evaluation.goals import (
     best_constant,
@@ -55,11 +55,15 @@ def chance(questions: list[Question], motions: list[HumanMotion]) -> dict[str, o
 
 
 @cache
+def _training_scenes(kind: str, count: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene(scene_seed('train', n), kind) for n in range(count))
+
+
+@cache
 def constant_pose(action: str, kind: str = 'simple', scenes: int = SCENES) -> np.ndarray:
     """End pose (x, y, yaw) of the one motion that answers most questions of training scenes."""
     goals = []
-    for n in range(scenes):
-        scene = draw_scene(scene_seed('train', n), kind)
+    for scene in _training_scenes(kind, scenes):
         table = scene.table()
         target = asked_for(scene, table, action)
         if target is not None:
@@ -70,8 +74,7 @@ def constant_pose(action: str, kind: str = 'simple', scenes: int = SCENES) -> np
 @cache
 def constant_hands(side: str, kind: str = 'furnished', scenes: int = SCENES) -> np.ndarray:
     """Palms (2, 3) of the one motion that touches most of what ``side`` is asked to reach."""
-    items = [item for n in range(scenes) for item in draw_scene(scene_seed('train', n),
-                                                                kind).objects
+    items = [item for scene in _training_scenes(kind, scenes) for item in scene.objects
              if item.side == side]
     tried = [item.hand_targets(side) for item in items]
     hits = [sum(touches(hands, side, item) for item in items) for hands in tried]

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from egomotion_ros.evaluation.goals import bootstrap_interval, summarise
 from egomotion_ros.evaluation.protocol import JUDGED_BY
-from egomotion_ros.evaluation.scenes import Question, scored
+from egomotion_ros.evaluation.scenes import Answerer, Question, answer_all, scored
 from egomotion_ros.evaluation.table import Goal, Row, rate
 from egomotion_ros.retarget.quality import human_feet
 from egomotion_ros.types import HumanMotion
@@ -27,6 +27,16 @@ def judge(questions: list[Question], motions: list[HumanMotion]) -> dict[str, An
     slides = np.array([human_feet(motion).slide for motion in motions])
     return summarise(scored(questions, motions)) | {
         'slide': float(slides.mean()), 'slide_interval': bootstrap_interval(slides)}
+
+
+def compare(questions: list[Question], motions: list[HumanMotion],
+            others: Iterable[tuple[str, Answerer | None]]) -> dict[str, dict[str, Any] | None]:
+    """Judge the full method, whose ``motions`` they are, and the ``others`` (None: missing)."""
+    methods: dict[str, dict[str, Any] | None] = {FULL: judge(questions, motions)}
+    for name, answerer in others:
+        methods[name] = None if answerer is None else judge(
+            questions, answer_all(answerer, questions, name))
+    return methods
 
 
 def comparison_rows(methods: Mapping[str, Mapping[str, Any] | None], action: str) -> list[Row]:

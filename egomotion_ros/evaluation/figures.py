@@ -94,15 +94,16 @@ def robot_rows(figures: Mapping[str, Any]) -> list[Row]:
 
 def speed_rows(figures: Mapping[str, Any]) -> list[Row]:
     """Rows of :func:`egomotion_ros.evaluation.speed.measure`."""
-    graphs, torch = figures['graphs_p50_ms'], figures.get('torch_p50_ms')
-    note = f'{figures["backend"]}, {figures["threads"]} threads, {figures["runs"]} runs in turn'
-    names = list(SPEED_FIGURES)
-    if torch is None:
-        rest = {name: SPEED_FIGURES[name] for name in names[1:]}
-        return [Row(SPEED, names[0], graphs, 'ms', note=note),
-                *absent(SPEED, rest, figures['why'])]
-    values = dict(zip(names, (graphs, torch, torch / graphs), strict=True))
-    return measured(SPEED, SPEED_FIGURES, values, note)
+    note = f'{figures["backend"]}, {figures["threads"]} threads, {figures["runs"]} rounds'
+    graphs, torch, ratio = SPEED_FIGURES
+    rows = [Row(SPEED, graphs, figures['graphs_p50_ms'], 'ms', note=note)]
+    if figures['ratio'] is None:
+        rest = {name: SPEED_FIGURES[name] for name in (torch, ratio)}
+        return rows + absent(SPEED, rest, figures['why'])
+    times = figures['ratio']
+    return [*rows, Row(SPEED, torch, figures['torch_p50_ms'], 'ms', note=note),
+            Row(SPEED, ratio, times['value'], *SPEED_FIGURES[ratio], (times['low'],
+                                                                      times['high']), note)]
 
 
 def camera_rows(report: Mapping[str, Any] | None, why: str = '') -> list[Row]:

@@ -6,22 +6,23 @@ from __future__ import annotations
 
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import open_runtime
-from egomotion_ros.runtimes.timing import interleave, plan_actions
+from egomotion_ros.runtimes.timing import Ratio, Timing, plan_actions, rounds
 
 
 def measure(bundle: Bundle, backend: str, threads: int = 2, runs: int = 20) -> dict[str, object]:
     """
-    Time all graphs of a plan, and of eager torch in turn where torch is installed.
+    Time all graphs of a plan, and eager torch in the same rounds where torch is installed.
 
-    Returns ``graphs_p50_ms`` and ``torch_p50_ms`` (None, and ``why``, where torch is missing).
-    The modules have the bundle's sizes and random weights: their time is the same.  Raises
-    RuntimeError when the backend cannot run, ValueError for fewer than one run.
+    Returns ``graphs_p50_ms``, ``torch_p50_ms`` and ``ratio`` (value, low, high of the 95 %
+    interval); the latter two are None, and ``why`` says why, where torch is missing.  The modules
+    have the bundle's sizes and random weights: their time is the same.  Raises RuntimeError when
+    the backend cannot run, ValueError for fewer than one run.
     """
     report: dict[str, object] = {'backend': backend, 'threads': threads, 'runs': runs,
-                                 'torch_p50_ms': None}
+                                 'torch_p50_ms': None, 'ratio': None}
     runtime = open_runtime(backend, bundle, threads)
     try:
-        sides = {backend: plan_actions(runtime, bundle)['plan']}
+        sides = {'graphs': plan_actions(runtime, bundle)['plan']}
         try:
             import torch
 
@@ -31,10 +32,11 @@ def measure(bundle: Bundle, backend: str, threads: int = 2, runs: int = 20) -> d
         else:
             torch.set_num_threads(threads)
             sides['torch'] = plan_actions(TorchRuntime(modules_of(bundle)), bundle)['plan']
-        timings = interleave(sides, runs, 'graphs')
+        spent = rounds(sides, runs, 'graphs')
     finally:
         runtime.close()
-    report['graphs_p50_ms'] = timings[backend].p50
-    if 'torch' in timings:
-        report['torch_p50_ms'] = timings['torch'].p50
+    for name, seconds in spent.items():
+        report[f'{name}_p50_ms'] = Timing.of(seconds).p50
+    if 'torch' in spent:
+        report['ratio'] = Ratio.of(spent['torch'], spent['graphs']).as_dict()
     return report

@@ -127,7 +127,8 @@ class Harness:
         self.pipeline = None if pipeline is None else GatedPipeline(pipeline)
         self.sim_time = sim_time
         # Patient with a machine that has other things to do; tests of staleness set their own.
-        patient = {'joint_states.timeout': 3.0, 'odom.timeout': 3.0, 'image.max_age': 3.0}
+        patient = {'joint_states.timeout': 5.0, 'odom.timeout': 5.0, 'image.max_age': 3.0}
+        patient['image.timeout'] = 5.0
         values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **patient, **parameters}
         self.node = EgoMotionNode(
             load_pipeline=load or (lambda **_: self.pipeline),

@@ -158,3 +158,24 @@ def test_human_motion_markers_and_primitives_tell_the_same_plan(pipeline):
         primitives = harness.wait(lambda: harness.heard.primitives, what='primitives')[0]
         assert human.plan.plan_id == primitives.plan.plan_id
         assert len(primitives.states) == 2 * int(np.prod(primitives.states_shape))
+
+
+def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image(pipeline):
+    with Harness(pipeline, sim_time=True, replan_period=0.0) as harness:
+        first = harness.send('walk forward')
+        harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
+        harness.pipeline.shut('retarget')
+        second = harness.send('turn left')
+        assert harness.pipeline.reached['retarget'].wait(10.0)
+        assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
+        # The machine is slow: the motion that the plan continues ends, and so would the plan.
+        started = harness.now()
+        harness.wait(lambda: harness.now() > started + 6_000_000_000)
+        seen = len(harness.pipeline.observations)
+        harness.pipeline.open_all()
+        result = harness.result(second)[1]
+        assert result.error_code == ErrorCode.NONE
+        assert len(harness.pipeline.observations) == seen + 1
+        newest = harness.heard.motions[-1]
+        assert newest.plan.plan_id == result.plan_id and not newest.hold
+        assert time_from_msg(newest.plan.observation_stamp) > started + 5_500_000_000

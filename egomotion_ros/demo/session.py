@@ -157,6 +157,8 @@ class Session:
                 end = motion.start + motion.motion.duration * 1e9
                 self.wait(lambda: self.now > end, ACT, 'the robot to come to rest')
             self._fill(attempt, result)
+            if then == 'change' and not (attempt.error or attempt.ending):
+                attempt.error = 'the motion was over before the instruction was changed'
             return attempt
 
         return attempt, finish

@@ -307,6 +307,10 @@ class Controller:
             enabled = self._parameters['output_enabled']
             goal = task.goal
             held_back = not enabled or (goal is not None and not goal.request.execute)
+            if not held_back and planned.is_too_late(now, self._parameters['lead']):
+                self._complain(False, 'the plan took longer than it lasts; planning again')
+                self._request(task)
+                return
             if held_back:
                 info = self._describe(planned, now)
                 message = self._outputs.preview(planned, info)
@@ -334,17 +338,14 @@ class Controller:
                 self._complete()
 
     def _play(self, planned: Planned, now: int) -> Playing:
-        """Let the plan begin, or join what is under way; NodeError where it comes too late."""
+        """Let the plan begin, or join what is under way."""
         if not self._player.is_moving(now) and not planned.continues:
             return self._player.begin(planned.robot, planned.human, now)
         p = self._parameters
         observed = planned.view.observation.stamp if planned.continues else now
-        try:
-            return self._player.follow(
-                planned.robot, planned.human, observed, now, p['lead'], p['blend']
-            )
-        except ValueError as error:
-            raise NodeError(ErrorCode.PLAN_INVALID, str(error)) from error
+        return self._player.follow(
+            planned.robot, planned.human, observed, now, p['lead'], p['blend']
+        )
 
     def _on_failed(self, request: PlanRequest, error: NodeError) -> None:
         with self._lock:

@@ -77,6 +77,15 @@ class Planned:
     continues: bool
     milliseconds: dict[str, float]
 
+    def is_too_late(self, now: int, lead: float) -> bool:
+        """
+        Return True where the plan, dated by its image, is over before it could be joined.
+
+        That is after ``now`` (ns) and ``lead`` (s); a plan that joins nothing is never late.
+        """
+        gone = 1e-9 * (now - self.view.observation.stamp) + lead
+        return self.continues and gone + self.robot.step_dt >= self.robot.duration
+
 
 class _CancelledError(Exception):
     """Nobody wants the plan any more."""

@@ -87,10 +87,17 @@ class EgoMotionPipeline:
         return EgoMotionPipeline(bundle, open_runtime(backend, bundle, threads), retargeter)
 
     def warm_up(self) -> None:
-        """Run every graph once, so that the first plan is as fast as the next."""
-        for name, spec in self._runtime.specs.items():
-            self._runtime.run(name, **{item.name: np.zeros(item.shape, item.dtype)
-                                       for item in spec.inputs})
+        """Run every graph as a plan does, so that the first plan is as fast as the next."""
+        bundle, blank = self.bundle, {
+            name: {item.name: np.zeros(item.shape, item.dtype) for item in spec.inputs}
+            for name, spec in self._runtime.specs.items()}
+        for name, arrays in blank.items():
+            self._runtime.run(name, **arrays)
+        # The loops hand arrays from graph to graph, which a device sets up apart.
+        decoded = decode_primitives(self._runtime, bundle, seed=0, **{
+            name: array[0] for name, array in blank['prefill'].items()})
+        sample_latents(self._runtime, bundle, decoded.states, decoded.mask,
+                       np.zeros((0, bundle.channels), np.float32), 0, 1, bundle.guidance)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """

@@ -219,6 +219,9 @@ def test_a_prompt_whose_cache_was_written_over_is_read_again(runner: EngineRunne
                             for item in bundle.graphs['decode'].inputs})
     assert np.array_equal(decode(runner, bundle, 1, memory).states, first.states)
     assert memory.hits == 0
+    decode(runner, bundle, 2)
+    assert np.array_equal(decode(runner, bundle, 1, memory).states, first.states)
+    assert memory.hits == 0
 
 
 def test_graphs_are_freed_before_memory_and_the_stream_last(runner: EngineRunner,

@@ -91,7 +91,7 @@ def _on_gpu(bundle: Bundle, args: argparse.Namespace) \
         lambda graphs: proof.open_gpu(args.backend, bundle, graphs), half, args.cases)
     proof.remember(cache, bundle, args.backend, library, gpu, half, report)
     if not proof.passed(report):
-        proof.refuse(runtime, bundle)
+        proof.refuse(cache, bundle, runtime, args.backend, library, gpu)
         report.require()
     return runtime, report, {'gpu': gpu.name, 'sm': gpu.sm, 'cuda_driver': gpu.driver,
                              'library': library, 'float16': list(half)}

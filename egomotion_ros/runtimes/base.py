@@ -105,7 +105,10 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     if backend == 'auto':
         return _open_first(bundle, threads)
     if backend == 'onnxruntime':
-        from egomotion_ros.runtimes.ort import OrtRuntime
+        try:
+            from egomotion_ros.runtimes.ort import OrtRuntime
+        except ImportError as error:
+            raise RuntimeError(f'ONNX Runtime cannot be loaded: {error}') from None
         return OrtRuntime(bundle.graphs, threads)
     if backend in GPU_BACKENDS:
         from egomotion_ros.runtimes.proof import open_proven

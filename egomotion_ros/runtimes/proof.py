@@ -117,7 +117,7 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
         remember(cache, bundle, backend, version, gpu, (), report)
         report.require()
     except ValueError as error:
-        refuse(runtime, bundle)
+        refuse(cache, bundle, runtime, backend, version, gpu)
         raise RuntimeError(f'{backend} {version} is refused on {gpu.name}: {error}') from None
     return runtime
 
@@ -138,9 +138,14 @@ def backend_version(backend: str) -> str:
     return str(import_tensorrt(backend).__version__)
 
 
-def refuse(runtime: Runtime, bundle: Bundle) -> None:
-    """Close a runtime that answers wrongly and drop its engines from the cache."""
+def refuse(cache: EngineCache, bundle: Bundle, runtime: Runtime, backend: str, version: str,
+           gpu: Gpu) -> None:
+    """
+    Close a runtime that answers wrongly and drop its engines from the cache.
+
+    Where engines from before a rebuild take their place, the next load proves those.
+    """
     from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
     runtime.close()
-    if isinstance(runtime, TensorRtRuntime):
-        runtime.refuse(bundle)
+    if isinstance(runtime, TensorRtRuntime) and runtime.refuse(bundle):
+        cache.write_note(note_name(bundle, backend, version, gpu), {})

@@ -115,6 +115,8 @@ class EngineRunner(Runtime):
                 np.copyto(self._pinned[graph, name][1], array)
                 sent.add(name)
                 self.overwritten += (graph, name) in ALIASES
+        # A prompt read here replaces the one that was held.
+        self.overwritten += graph == 'prefill'
         self._launch(graph, frozenset(sent), keep)
         self._cuda.wait()
         return {item.name: Held(item.shape, item.dtype, self._plan.offsets[graph, item.name])
@@ -210,12 +212,13 @@ class TensorRtRuntime(EngineRunner):
             cuda.close()
             raise
 
-    def refuse(self, bundle: Bundle) -> None:
-        """Drop the engines in use from the cache: they answer wrongly."""
-        for name in self.specs:
-            EngineCache().refuse(EngineKey.of(
-                bundle, name, self.name, self.version, self.gpu,
-                'fp16' if name in self.half else 'fp32'))
+    def refuse(self, bundle: Bundle) -> bool:
+        """Drop the engines in use from the cache; whether earlier ones took their place."""
+        cache = EngineCache()
+        restored = [cache.refuse(EngineKey.of(bundle, name, self.name, self.version, self.gpu,
+                                              'fp16' if name in self.half else 'fp32'))
+                    for name in self.specs]
+        return any(restored)
 
     def close(self) -> None:
         """Free graphs and contexts, then engines, then the library's runtime."""

@@ -21,7 +21,7 @@ from egomotion_ros.data.gait import (
 )
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.synthesis_legs import pin_legs
-from egomotion_ros.data.synthesis_steps import FeetPlan, _planted
+from egomotion_ros.data.synthesis_steps import FeetPlan, planted
 from egomotion_ros.types import HumanMotion
 
 
@@ -50,7 +50,7 @@ def walking_motion(speed: float = 1.2, seconds: float = 5.0, period: float = 1.1
         for i in range(frames):
             place = np.array([(count[i] - 0.5 * side + way[i]) * length + 0.24 * length,
                               0.09 * (1 - 2 * side)])
-            ankle[i, side] = _planted(place, 0.0, pitch[i, side:side + 1])[0]
+            ankle[i, side] = planted(place, 0.0, pitch[i, side:side + 1])[0]
         ankle[:, side, 2] += 0.05 * np.sin(np.pi * move) * (speed > 0)
     rotations = pin_legs(root, rotations, FeetPlan(ankle, np.zeros((frames, 2)), pitch))
     contacts = detect_contacts(forward_kinematics(root, rotations), 30)

@@ -159,9 +159,9 @@ def test_gait_library_survives_its_file(library, tmp_path):
     np.testing.assert_array_equal(motion.rotations, same.rotations)
 
 
-def test_bank_covers_every_action_and_meets_its_goals(gait_bank):
+def test_bank_covers_every_action_and_meets_its_goals(gait_bank, gait_library):
     bank = gait_bank
-    wanted = plan_bank(100, 'train')
+    wanted = plan_bank(gait_library, 100, 'train')
     assert {a for a, _ in wanted} == set(ACTIONS[:7]) - {'stop_at'}
     assert len(bank.features) == len(wanted)
     walks = bank.of('walk_to')

@@ -24,6 +24,8 @@ CLIP_ACTIONS = ('kick', 'jump', 'bend', 'run_forward')
 _ANKLES, _FEET, _HEAD = [7, 8], [7, 8, 10, 11], 15
 #: Slowest foot of a kick, lowest flight of a jump over standing feet, lowest bend of the head.
 _KICK_SPEED, _JUMP_RISE, _BENT = 7.0, 0.18, 1.15
+#: Jerk of a recording beyond which a marker must have jumped (m/s3).
+_JOLT = 9000.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,6 @@ class Clip:
     One recorded action at 30 fps.
 
     ``root`` (T, 3), ``rotations`` (T, 22, 3, 3) and ``contacts`` (T, 4) as in a HumanMotion;
-
     ``side`` the kicking foot (0 left, 1 right), -1 for other actions.
     """
 
@@ -51,14 +52,20 @@ def extract_clips(take: Take) -> list[Clip]:
     if motion.frames < 30:
         return []
     joints = forward_kinematics(motion.root_position, motion.rotations, motion.scale)
+    # A marker that flickered would be a jolt in every copy of the clip.
+    jerk = np.linalg.norm(np.diff(joints, 3, axis=0), axis=-1).max(1) * motion.fps ** 3
+
+    def smooth(first: int, last: int) -> bool:
+        return bool(jerk[first:last - 2].max(initial=0.0) < _JOLT)
+
     if 'soccer' in take.label or 'kick' in take.label:
         windows = _kicks(motion, joints)
-        return [_cut('kick', take, a, b, side) for a, b, side in windows]
+        return [_cut('kick', take, a, b, side) for a, b, side in windows if smooth(a, b)]
     finders = {'jump': ('jump', _jumps), 'bend': ('bend', _bends), 'run': ('run_forward', _runs)}
     if take.action not in finders:
         return []
     action, find = finders[take.action]
-    return [_cut(action, take, a, b, -1) for a, b in find(motion, joints)]
+    return [_cut(action, take, a, b, -1) for a, b in find(motion, joints) if smooth(a, b)]
 
 
 def _cut(action: str, take: Take, first: int, last: int, side: int) -> Clip:
@@ -107,6 +114,9 @@ def _jumps(motion: HumanMotion, joints: np.ndarray) -> list[tuple[int, int]]:
     cost = _over_foot(motion, joints)
     found = []
     for n, (a, b) in enumerate(flights):
+        planted = motion.contacts[max(a - 8, 0):a].reshape(-1, 2, 2).max(2) > 0.5
+        if not planted.any(0).all():
+            continue  # from one foot: a hop
         before = flights[n - 1][1] if n else 0
         after = flights[n + 1][0] if n + 1 < len(flights) else motion.frames
         if a - before < 20 or after - b < 20:
@@ -131,11 +141,11 @@ def _bends(motion: HumanMotion, joints: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _runs(motion: HumanMotion, joints: np.ndarray) -> list[tuple[int, int]]:
-    """From midstance to midstance, over two steps and over as many as there are."""
+    """From midstance to midstance, over two steps and more."""
     cost = _over_foot(motion, joints)
     stances, _ = find_peaks(-np.minimum(cost, 2.0), height=-1.2, distance=6)
     found = []
     for n, first in enumerate(stances.tolist()):
         found += [(first, last) for last in stances[n + 1:].tolist()
-                  if 0.9 < np.hypot(*(joints[last, 0, :2] - joints[first, 0, :2])) < 4.0]
+                  if 1.6 < np.hypot(*(joints[last, 0, :2] - joints[first, 0, :2])) < 4.0]
     return found

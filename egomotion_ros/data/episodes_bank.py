@@ -12,30 +12,41 @@ from tqdm import tqdm
 
 from egomotion_ros.body.features import FEATURE_DIM, integrate_root, motion_to_features
 from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.episodes_commands import SWEEP, parameter_of
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.hands import HANDS, hand_points
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
 from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.data.quality import motion_quality
 from egomotion_ros.data.scenes import SPLITS
 from egomotion_ros.data.scenes_furnished import APART, REACH_DISTANCES, REACH_HEIGHTS
 from egomotion_ros.data.synthesis import FRAMES, action_goal, end_pose, synthesise
+from egomotion_ros.data.synthesis_clips import choose_clip
+from egomotion_ros.types import HumanMotion
 
 #: Shares of a bank by action; stop_at uses the motions of walk_to.
 SHARES = {
     'simple': {'walk_to': 0.64, 'turn_to': 0.13, 'walk_forward': 0.06, 'turn': 0.1,
                'stand_still': 0.03, 'wave': 0.04},
-    'furnished': {'walk_to': 0.42, 'reach': 0.26, 'turn_to': 0.09, 'walk_forward': 0.05,
-                  'turn': 0.08, 'stand_still': 0.02, 'wave': 0.03, 'search': 0.02},
+    'furnished': {'walk_to': 0.36, 'reach': 0.26, 'turn_to': 0.08, 'walk_forward': 0.05,
+                  'run_forward': 0.04, 'turn': 0.07, 'kick': 0.03, 'jump': 0.03, 'bend': 0.02,
+                  'stand_still': 0.02, 'wave': 0.02, 'search': 0.02},
 }
 #: Metres from the start to a stop point, and bearings (rad), that objects in view can have.
 STOP_DISTANCES, BEARINGS = (0.25, 3.8), (-np.radians(50), np.radians(50))
 _CHUNK = 50
+#: Times a motion is drawn anew until it is within the bounds of recorded ones.
+_ATTEMPTS = 8
 
 
-def plan_bank(count: int, split: str, seed: int = 0,
+def plan_bank(library: GaitLibrary, count: int, split: str, seed: int = 0,
               kind: str = 'simple') -> list[tuple[str, dict]]:
-    """Actions and parameters of ``count`` motions, by action in the proportions of SHARES."""
+    """
+    Actions and parameters of about ``count`` motions, by action in the proportions of SHARES.
+
+    Actions that only recordings can give are left out where ``library`` has none.
+    """
     if split not in SPLITS or count < 100:
         raise ValueError(f'expected a split of {SPLITS} and at least 100 motions, '
                          f'got {split!r}, {count}')
@@ -59,6 +70,8 @@ def plan_bank(count: int, split: str, seed: int = 0,
             wanted += [(action, {'angle': SWEEP})] * number
         else:
             options = free_parameters(kind)[action]
+            if action in CLIP_ACTIONS and not any(c.action == action for c in library.clips):
+                continue  # nothing recorded to make it of: not asked for either
             wanted += [(action, options[k % len(options)]) for k in range(number)]
     return wanted
 
@@ -88,7 +101,7 @@ def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
     The result depends on the arguments only, not on ``workers``.
     """
     part = library.of(split)
-    wanted = plan_bank(count, split, seed, kind)
+    wanted = plan_bank(part, count, split, seed, kind)
     jobs = [(part, split, seed, first, wanted[first:first + _CHUNK])
             for first in range(0, len(wanted), _CHUNK)]
     progress = tqdm(total=len(wanted), unit='motion', desc=f'{split} motions')
@@ -103,7 +116,7 @@ def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
                 chunks.append(chunk)
                 progress.update(len(chunk[0]))
     progress.close()
-    names = sorted({s.performance for s in part.strides})
+    names = sorted({s.performance for s in (*part.strides, *part.clips)})
     performance = np.array([names.index(p) for chunk in chunks for p in chunk[2]], np.int32)
     return MotionBank(
         features=np.concatenate([c[0] for c in chunks]),
@@ -123,9 +136,8 @@ def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarr
     hands = np.full((len(wanted), 2, 3), np.nan)
     performances = []
     for k, (action, params) in enumerate(wanted):
-        rng = np.random.default_rng([SPLITS.index(split), seed, 3, first + k])
-        stride = int(rng.integers(len(library.strides)))
-        motion = synthesise(action, params, rng, library, split, stride)
+        motion, source = _make_clean(library, split, action, params,
+                                     [SPLITS.index(split), seed, 3, first + k])
         features[k] = motion_to_features(motion)
         goals[k] = end_pose(motion)
         if action == 'reach':
@@ -133,8 +145,25 @@ def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarr
                                                     motion.rotations[-1]))
             used = list(HANDS[str(params['side'])])
             hands[k, used] = points[used]
-        performances.append(library.strides[stride].performance)
+        performances.append(source)
     return features, goals, performances, hands
+
+
+def _make_clean(library: GaitLibrary, split: str, action: str, params: dict,
+                seeds: list[int]) -> tuple[HumanMotion, str]:
+    """A motion within the bounds of recorded ones and the performance it is made of."""
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng(seeds + [attempt] * (attempt > 0))
+        stride = int(rng.integers(len(library.strides)))
+        clip = None
+        if action in CLIP_ACTIONS:
+            clip = choose_clip(library.clips, action, params, rng)
+        motion = synthesise(action, params, rng, library, split, stride, clip)
+        faults = motion_quality(motion).faults
+        if not faults:
+            return motion, (library.strides[stride] if clip is None else clip).performance
+    raise ValueError(f'{action} {params}: no clean motion in {_ATTEMPTS} attempts: '
+                     f'{", ".join(faults)}')
 
 
 def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, count: int,

@@ -40,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     """Write the set and print what it holds; finished shards of an earlier run are kept."""
     from egomotion_ros.data.episodes import EpisodeSet, write_episodes
     from egomotion_ros.data.episodes_bank import load_or_make_bank, with_moving_starts
+    from egomotion_ros.data.episodes_table import rows
     from egomotion_ros.data.gait import GaitLibrary
-    from egomotion_ros.data.instructions import ACTIONS
     from egomotion_ros.data.library import MotionLibrary
 
+    gait = None
     if args.library is not None:
         gait = GaitLibrary.cut(MotionLibrary.open(args.library))
         bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
@@ -53,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     write_episodes(args.out, args.split, args.scenes, args.seed, args.workers,
                    kind=args.kind)
     written = EpisodeSet.open(args.out)
-    print(f'{len(written.images)} scenes, {len(written)} episodes -> {args.out}')
-    for number, action in enumerate(ACTIONS):
-        print(f'  {action:<13} {int((written.action == number).sum()):>7}')
+    print(f'{len(written.images)} {args.kind} scenes, {len(written)} episodes -> {args.out}')
+    print('\n'.join(rows(written, gait, args.split)))
     return 0

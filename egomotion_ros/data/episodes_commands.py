@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from egomotion_ros.body.rotations import wrap_angle
+from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.instructions import (
     OBJECT_ACTIONS,
     Command,
@@ -24,7 +25,6 @@ from egomotion_ros.data.synthesis_reach import standing_place
 
 #: A search turns left by this angle (rad), looks and stops.
 SWEEP = float(np.radians(90.0))
-#: Furthest a turn of the bank may be from the asked bearing (rad).
 _NO_HANDS = np.full((2, 3), np.nan)
 #: Codes of the hands as motions store them.
 SIDES = {'left': 0.0, 'right': 1.0, 'both': 2.0}
@@ -138,7 +138,9 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
             action = str(rng.choice(actions, p=weights / weights.sum()))
             command = free_command(action, rng, scene.split, scene.kind)
             motion = _nearest(bank, action, parameter_of(command.params), rng)
-            result.append(Episode(command, motion, bank.oracle[motion]))
+            # Kicks, jumps and bends end where their recording does.
+            ends = action in CLIP_ACTIONS and action != 'run_forward'
+            result.append(Episode(command, motion, (bank.goal if ends else bank.oracle)[motion]))
     return result
 
 

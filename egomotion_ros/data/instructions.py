@@ -97,7 +97,8 @@ class Command:
 
     ``params`` holds ``distance`` (m) for ``walk_forward`` and ``run_forward``, ``angle`` (rad,
     positive left) for
-    ``turn``, ``side`` ('left' or 'right') for ``wave``, 'both' as well for ``reach``; actions on
+    ``turn``, ``side`` ('left' or 'right') for ``wave`` and ``kick``, 'both' as
+    well for ``reach``; actions on
     an object name it by ``target``, its index in the scene (-1: none).
     """
 
@@ -174,7 +175,7 @@ def free_command(action: str, rng: np.random.Generator, split: str,
             name, options = PARAMETERS[action]
             value = _pick(rng, tuple(options))
             words = _pick(rng, options[value])
-            return Command(action, pattern.format(p=words), params={
+            return Command(action, pattern.format(p=words).strip(), params={
                 name: float(np.radians(value)) if name == 'angle' else value})
     if action == 'walk_forward':
         metres = _pick(rng, tuple(_DISTANCES))
@@ -200,7 +201,7 @@ def free_parameters(kind: str = 'simple') -> dict[str, tuple[dict[str, float | s
         'wave': tuple({'side': s} for s in _HANDS),
     }
     if kind == 'furnished':
-        sets |= {'kick': ({},), 'jump': ({},), 'bend': ({},)}
+        sets |= {'jump': ({},), 'bend': ({},)}
         for action, (name, options) in PARAMETERS.items():
             sets[action] = tuple({name: float(np.radians(v)) if name == 'angle' else v}
                                  for v in options)

@@ -22,8 +22,8 @@ TRAIN = {
               'get {o} {h}', 'hold {o} {h}'),
     'run_forward': ('run {p}', 'run forward {p}', 'run {p} forward', 'run straight ahead {p}',
                     'please run {p}', 'go running {p}'),
-    'kick': ('kick', 'do a kick', 'kick a ball', 'kick the air', 'please kick', 'kick with force',
-             'kick something', 'show me a kick'),
+    'kick': ('kick {p}', 'do a kick {p}', 'kick a ball {p}', 'kick the air {p}',
+             'please kick {p}', 'kick hard {p}', 'kick something {p}', 'show me a kick {p}'),
     'jump': ('jump', 'jump up', 'do a jump', 'please jump', 'jump once', 'jump in the air',
              'show me a jump', 'jump on the spot'),
     'bend': ('bend down', 'bend over', 'please bend down', 'bend your body forward',
@@ -43,7 +43,7 @@ TEST = {
     'reach': ('can you reach for {o} {h}', 'please put your hand on {o} {h}',
               'now touch {o} {h}', 'grab {o} {h}', 'grasp {o} {h}'),
     'run_forward': ('can you run {p}', 'now run {p} straight ahead', 'jog {p}', 'sprint {p}'),
-    'kick': ('can you kick', 'now do a kick', 'strike out with your foot'),
+    'kick': ('can you kick {p}', 'now do a kick {p}', 'strike out {p}'),
     'jump': ('can you jump', 'now jump up once', 'leap', 'hop up'),
     'bend': ('can you bend down', 'now bend your body', 'stoop', 'lean down to the floor'),
 }
@@ -78,6 +78,8 @@ PARAMETERS = {
     'walk_forward': ('distance', {0.5: ('half a metre', '0.5 metres'), **_METRES}),
     'run_forward': ('distance', {d: w for d, w in _METRES.items() if d >= 2.0}),
     'turn': ('angle', _TURNS),
+    'kick': ('side', {'right': ('', 'with your right foot', 'with the right foot'),
+                      'left': ('with your left foot', 'with the left foot')}),
 }
 
 

@@ -16,11 +16,13 @@ from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.edits import canonicalize, ground_pose, mirror
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import interpolate
+from egomotion_ros.data.clips import CLIP_ACTIONS, Clip
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.hands import HANDS
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.scenes_furnished import reach_targets
 from egomotion_ros.data.synthesis_body import choose_posture, pose_body, standing_plan
+from egomotion_ros.data.synthesis_clips import choose_clip, synthesise_action
 from egomotion_ros.data.synthesis_legs import lower_to_reach, pin_legs
 from egomotion_ros.data.synthesis_reach import check_targets, standing_place, synthesise_reach
 from egomotion_ros.data.synthesis_steps import FRAMES, minimum_jerk, plan_feet, plan_root
@@ -34,8 +36,9 @@ def action_goal(action: str, params: dict[str, float | str]) -> np.ndarray:
     Where the pelvis should end, ``(x, y, yaw)`` in the start frame.
 
     ``params``: ``x``, ``y`` (m) of the stop point for ``walk_to`` and ``stop_at``; ``angle`` (rad)
-    for ``turn``, ``turn_to`` and ``search``; ``distance`` (m) for ``walk_forward``; for ``reach``
-    see :func:`hand_goal`.  ValueError otherwise.
+    for ``turn``, ``turn_to`` and ``search``; ``distance`` (m) for ``walk_forward`` and
+    ``run_forward``; for ``reach`` :func:`hand_goal`.  Kicks, jumps and bends end where
+    they end.  ValueError otherwise.
     """
     try:
         if action in ('walk_to', 'stop_at'):
@@ -43,7 +46,7 @@ def action_goal(action: str, params: dict[str, float | str]) -> np.ndarray:
             goal = np.array([x, y, np.arctan2(y, x)])
         elif action in ('turn', 'turn_to', 'search'):
             goal = np.array([0.0, 0.0, float(params['angle'])])
-        elif action == 'walk_forward':
+        elif action in ('walk_forward', 'run_forward'):
             goal = np.array([float(params['distance']), 0.0, 0.0])
         elif action == 'reach':
             goal = standing_place(hand_goal(params), str(params['side']))
@@ -74,13 +77,15 @@ def hand_goal(params: dict[str, float | str]) -> np.ndarray:
 
 
 def synthesise(action: str, params: dict[str, float | str], rng: np.random.Generator,
-               library: GaitLibrary, split: str, stride_index: int | None = None) -> HumanMotion:
+               library: GaitLibrary, split: str, stride_index: int | None = None,
+               clip: Clip | None = None) -> HumanMotion:
     """
     Motion of FRAMES frames in the start frame that does ``action``, ending at rest.
 
     ``library`` gives the blocks, of the performances of ``split`` alone; the same generator state
-    gives the same motion.  For ``params`` see :func:`action_goal`; ``wave`` takes ``side``.
-    ``stride_index`` chooses among the strides of the split; by default one is drawn.
+    gives the same motion.  For ``params`` see :func:`action_goal`; ``wave`` and ``kick`` take
+    ``side``.  ``stride_index`` chooses among the strides of the split and ``clip`` the recording
+    of CLIP_ACTIONS; by default they are drawn.
     """
     goal = action_goal(action, params)
     blocks = library.of(split)
@@ -90,6 +95,9 @@ def synthesise(action: str, params: dict[str, float | str], rng: np.random.Gener
         return synthesise_reach(hand_goal(params), rng, library, split, stride_index)
     stride = blocks.strides[stride_index]
     posture = choose_posture(stride, blocks, rng)
+    if action in CLIP_ACTIONS:
+        clip = choose_clip(blocks.clips, action, params, rng) if clip is None else clip
+        return synthesise_action(clip, params, posture, rng)
     if action in ('stand_still', 'wave'):
         root = standing_plan(stride, rng)
     else:

@@ -39,6 +39,13 @@ def smooth_noise(rng: np.random.Generator, columns: int, smooth: float) -> np.nd
     return raw[pad:pad + FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * smooth)
 
 
+def unrest(rotations: np.ndarray, rng: np.random.Generator) -> None:
+    """Breathing and balance, in place, on (FRAMES, 22, 3, 3): a quiet body is never frozen."""
+    noise = smooth_noise(rng, 3 * 9, 14.0).reshape(FRAMES, 9, 3) * np.radians(0.6)
+    upper = [3, 6, 9, 12, 15, 16, 17, 18, 19]
+    rotations[:, upper] = rotations[:, upper] @ axis_angle_to_matrix(noise)
+
+
 def pose_body(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Pelvis path (T, 3) and rotations (T, 22, 3, 3) before the feet are pinned."""
@@ -48,10 +55,7 @@ def pose_body(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
     mix = (phase - phase.astype(int))[:, None]
     walking = interpolate(stride.rotations[left], stride.rotations[right], mix)
     rotations = interpolate(posture.rotations[None], walking, root.amplitude[:, None])
-    # Breathing and balance: a quiet body is never frozen.
-    unrest = smooth_noise(rng, 3 * 9, 14.0).reshape(FRAMES, 9, 3) * np.radians(0.6)
-    upper = [3, 6, 9, 12, 15, 16, 17, 18, 19]
-    rotations[:, upper] = rotations[:, upper] @ axis_angle_to_matrix(unrest)
+    unrest(rotations, rng)
     turn = yaw_matrix(root.yaw)
     rotations[:, 0] = turn @ rotations[:, 0]
     sway = stride.sway[left] * (1 - mix) + stride.sway[right] * mix

@@ -43,6 +43,8 @@ _LEAN, _SQUAT = np.radians(80), 0.24
 #: Share of the arm's length a leaning person is content with, and shares of the lean taken by
 #: the hips (pelvis tilt) and the three joints of the spine.
 _CONTENT = 0.88
+#: Nearest to the shoulder a hand passes by (m).
+_FOLDED = 0.36
 _LEAN_JOINTS = {0: 0.46, 3: 0.2, 6: 0.18, 9: 0.16}
 
 
@@ -188,7 +190,9 @@ def _lean(path: np.ndarray, rotations: np.ndarray, yaw: np.ndarray, targets: np.
 def _reach(path: np.ndarray, rotations: np.ndarray, yaw: np.ndarray, targets: np.ndarray,
            time: np.ndarray, begin: float, duration: float, rng: np.random.Generator) -> None:
     """Lead the used hands, in place, from where the pose has them to their targets."""
-    start = hand_points(forward_kinematics(path, rotations))
+    joints = forward_kinematics(path, rotations)
+    start = hand_points(joints)
+    ahead = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
     for side in np.flatnonzero(~np.isnan(targets).any(-1)):
         wait = rng.uniform(0.0, 0.06) * (not np.isnan(targets).any())
         share = (time - begin - wait) / (duration - wait)
@@ -199,6 +203,10 @@ def _reach(path: np.ndarray, rotations: np.ndarray, yaw: np.ndarray, targets: np
         early, late = minimum_jerk(share / 0.85), minimum_jerk((share - 0.15) / 0.85)
         rows = np.stack([late if up else early] * 2 + [early if up else late], axis=1)
         hand = from_here + rows * (targets[side] - from_here)
-        hand[:, 2] += rng.uniform(0.04, 0.08) * 16 * weight ** 2 * (1 - weight) ** 2
+        bow = 16 * weight ** 2 * (1 - weight) ** 2
+        hand[:, 2] += rng.uniform(0.04, 0.08) * bow
+        # What is high and near is reached in a curve around the folded arm.
+        near = np.linalg.norm(hand - joints[:, SHOULDERS[side]], axis=1).min()
+        hand[:, :2] += (np.clip(_FOLDED - near, 0, 0.35) * bow)[:, None] * ahead
         lead_hand(path, rotations, int(side), gaussian_filter1d(hand, 0.7, axis=0,
                                                                 mode='nearest'), weight, yaw)

@@ -24,7 +24,7 @@ from egomotion_ros.types import FPS, PLAN_WINDOWS, WINDOW
 FRAMES = PLAN_WINDOWS * WINDOW
 _ANKLE_HEIGHT = FOOT_HEIGHTS[0]
 #: Ankle to toe joint on the floor plan when the foot is flat: ahead, and down (m).
-_TOE_AHEAD, _TOE_DOWN = float(OFFSETS[10, 2]), float(-OFFSETS[10, 1])
+TOE_AHEAD, _TOE_DOWN = float(OFFSETS[10, 2]), float(-OFFSETS[10, 1])
 #: Latest moment at which the body is at rest again (s).
 _LATEST = 4.75
 #: Quickest steps (s each), and rotation one step can bring (rad).
@@ -202,7 +202,7 @@ def _follow(ankle: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, places: list[
             continue
         if 0 < i == len(steps):  # the last stance: let the foot come down flat
             pitch[rows] *= np.clip(1 - 4 * (clock[rows] - steps[i - 1, 2]), 0, 1)
-        ankle[rows] = _planted(place, angle, pitch[rows])
+        ankle[rows] = planted(place, angle, pitch[rows])
         yaw[rows] = angle
     for i, (_, off, land) in enumerate(steps):
         rows = (clock >= off) & (clock < land)
@@ -210,29 +210,29 @@ def _follow(ankle: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, places: list[
         grid = np.linspace(0, 1, stride.progress.shape[1])
         profile = minimum_jerk(share)
         way = 0.5 * np.interp(share, grid, stride.progress[side]) + 0.5 * profile
-        before = _planted(places[i], yaws[i],
+        before = planted(places[i], yaws[i],
                           np.interp([off], clock + 1e-9 * np.arange(len(clock)), pitch))[0]
-        after = _planted(places[i + 1], yaws[i + 1], np.zeros(1))[0]
+        after = planted(places[i + 1], yaws[i + 1], np.zeros(1))[0]
         ankle[rows] = before + way[:, None] * (after - before)
         size = np.clip(root.amplitude[rows].max(initial=0.0), 0.35, 1.0)
         ankle[rows, 2] += size * np.interp(share, grid, stride.lift[side])
         yaw[rows] = yaws[i] + wrap_angle(np.asarray(yaws[i + 1] - yaws[i])) * profile
         # Toes stay off the floor while they pass it.
-        toe = ankle[rows, 2] - _toe_drop(pitch[rows])
+        toe = ankle[rows, 2] - toe_drop(pitch[rows])
         ankle[rows, 2] += np.maximum(FOOT_HEIGHTS[2] + 0.01 * np.sin(np.pi * share) - toe, 0.0)
 
 
-def _toe_drop(pitch: np.ndarray) -> np.ndarray:
+def toe_drop(pitch: np.ndarray) -> np.ndarray:
     """Height of the ankle joint over the toe joint at a heel-up pitch (m)."""
-    return _TOE_DOWN * np.cos(pitch) + _TOE_AHEAD * np.sin(pitch)
+    return _TOE_DOWN * np.cos(pitch) + TOE_AHEAD * np.sin(pitch)
 
 
-def _planted(place: np.ndarray, angle: float, pitch: np.ndarray) -> np.ndarray:
+def planted(place: np.ndarray, angle: float, pitch: np.ndarray) -> np.ndarray:
     """Ankle (n, 3) over a footprint: fixed while flat or toes-up, about the toes if heel-up."""
     up = np.maximum(pitch, 0.0)
-    back = _TOE_AHEAD - (_TOE_AHEAD * np.cos(up) - _TOE_DOWN * np.sin(up))
+    back = TOE_AHEAD - (TOE_AHEAD * np.cos(up) - _TOE_DOWN * np.sin(up))
     out = np.empty((len(pitch), 3))
     out[:, 0] = place[0] + back * np.cos(angle)
     out[:, 1] = place[1] + back * np.sin(angle)
-    out[:, 2] = FOOT_HEIGHTS[2] + np.maximum(_toe_drop(up), _ANKLE_HEIGHT - FOOT_HEIGHTS[2])
+    out[:, 2] = FOOT_HEIGHTS[2] + np.maximum(toe_drop(up), _ANKLE_HEIGHT - FOOT_HEIGHTS[2])
     return out

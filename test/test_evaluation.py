@@ -82,6 +82,16 @@ def test_reconstruction_rows_keep_the_two_models_apart():
         'tokenizer': {'mpjpe_mm': 61.0, 'drift_m': 0.3}})}
     assert [(row.value, row.met) for row in rows.values()] == [
         (22.0, True), (61.0, False), (0.1, None), (0.3, None)]
+    bounds = [row.goal.bound for row in figures.reconstruction_rows(None, 'x', True) if row.goal]
+    assert bounds == [30.0, 50.0]
+
+
+def test_the_size_is_that_of_all_files(tmp_path):
+    for name, size in (('a', 30_000_000), ('b', 10_000_001)):
+        with open(tmp_path / name, 'wb') as file:
+            file.truncate(size)
+    row = figures.size_row(tmp_path)
+    assert row.value == pytest.approx(40.000001) and row.met is False
 
 
 def test_ratios_stand_against_at_least_one_reached_scene():
@@ -138,3 +148,19 @@ def test_the_best_constant_is_chosen_on_training_scenes(questions):
 def test_bad_arguments_are_refused_before_anything_is_run(options, message, capsys):
     assert main(['evaluate', *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_one_command_prints_every_row(tiny_bundle, capsys):
+    assert main(['evaluate', '--bundle', str(tiny_bundle), '--scenes', '2', '--retargeted', '1',
+                 '--threads', '1', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = {row['figure']: row for row in report['rows']}
+    assert report['bundle'] == Bundle.open(tiny_bundle).hash
+    for name in (*figures.ROBOT_FIGURES, *figures.SPEED_FIGURES):
+        assert rows[name]['value'] is not None
+    for name in figures.CAMERA_FIGURES:
+        assert rows[name]['met'] is None and '--camera-path' in rows[name]['note']
+    goal = rows['goal reached']
+    assert goal['goal'] == {'kind': 'at least', 'bound': 0.45} and len(goal['interval']) == 2
+    assert goal['value'] == report['details']['walk_to']['told']['reached']
+    assert rows['tokenizer, pelvis- and heading-aligned MPJPE']['value'] is None

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from egomotion_ros.body.edits import ground_pose
-from egomotion_ros.data.episodes import EpisodeSet, MotionBank, write_episodes
+from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.evaluation.baselines import (
     CONSTANT,
     FOLDER,

@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.library is not None:
         details['reconstruction'] = evaluate_reconstruction(args.checkpoints, args.library,
                                                             args.split)
-    pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
+    try:
+        pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
     try:
         baselines = None if args.baselines is None else _baselines(args, pipeline)
         rows, (questions, motions) = _scenes(args, pipeline, baselines, details)
@@ -79,21 +82,22 @@ def run(args: argparse.Namespace) -> int:
     finally:
         pipeline.close()
     rows += figures.reconstruction_rows(details.get('reconstruction'),
-                                        'needs --checkpoints and --library')
+                                        'needs --checkpoints and --library', args.protocol)
     rows += figures.robot_rows(details['robot'])
+    rows.append(figures.size_row(pipeline.bundle.directory))
     details['speed'] = speed.measure(pipeline.bundle, args.backend, args.threads)
     rows += figures.speed_rows(details['speed'])
     rows += _camera_path(args, details)
+    report = {'bundle': pipeline.bundle.hash, 'rows': [row.as_dict() for row in rows],
+              'details': details}
+    print(json.dumps(report, indent=2) if args.json else
+          f'bundle {pipeline.bundle.hash[:12]}\n\n{format_rows(rows)}', flush=True)
     if args.picture is not None:
         from egomotion_ros.evaluation.sheet import draw_sheet
         draw_sheet(questions, motions, args.picture, seed=args.seed)
     if args.video is not None:
         from egomotion_ros.evaluation.film import write_film
         write_film(args.video, questions, motions, Retargeter(pipeline.robot), seed=args.seed)
-    report = {'bundle': pipeline.bundle.hash, 'rows': [row.as_dict() for row in rows],
-              'details': details}
-    print(json.dumps(report, indent=2) if args.json else
-          f'bundle {pipeline.bundle.hash[:12]}\n\n{format_rows(rows)}')
     return 0
 
 

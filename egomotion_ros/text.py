@@ -52,7 +52,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
         # A pretrained tokenizer says in its file how it pads.
         pad = (tokenizer.padding or {}).get('pad_id', tokenizer.token_to_id(PAD))
-        if pad is None:
+        if pad is None or pad >= tokenizer.get_vocab_size():
             raise ValueError(f'the text tokenizer has no {PAD} token')
         # Words that look like special tokens are the user's words, never control.
         tokenizer.encode_special_tokens = True

@@ -5,7 +5,7 @@
 from dataclasses import replace
 import json
 from pathlib import Path
-from types import SimpleNamespace
+import shutil
 
 from fixtures_bundle import TINY_CAMERA, tiny_models
 import numpy as np
@@ -14,13 +14,12 @@ from onnx import TensorProto, helper
 import pytest
 import torch
 
-from egomotion_ros.bundle import GRAPHS, Bundle
+from egomotion_ros.bundle import GRAPHS, Bundle, write_manifest
 from egomotion_ros.cli import main
 from egomotion_ros.models.checkpoints import save_model
-from egomotion_ros.runtimes.export import Models, export_bundle
-from egomotion_ros.runtimes.export_graphs import graph_modules
+from egomotion_ros.runtimes.export import Models, export_bundle, write_graphs
+from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
 from egomotion_ros.runtimes.export_lint import lint
-from egomotion_ros.runtimes.loops import decode_primitives
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport, check_parity
 from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
 from egomotion_ros.text import TextEncoder
@@ -59,6 +58,11 @@ def graph(*nodes: onnx.NodeProto, kind: int = TensorProto.FLOAT,
     return helper.make_model(helper.make_graph(list(nodes), 'g', value[:1], value[1:]))
 
 
+def branch(operator: str) -> onnx.GraphProto:
+    value = helper.make_tensor_value_info('b', TensorProto.FLOAT, (2,))
+    return helper.make_graph([helper.make_node(operator, ['a'], ['b'])], operator, [], [value])
+
+
 @pytest.mark.parametrize(('proto', 'words'), [
     (graph(helper.make_node('NonZero', ['a'], ['b'])), 'NonZero'),
     (graph(helper.make_node('Loop', ['a'], ['b'])), 'Loop'),
@@ -66,10 +70,37 @@ def graph(*nodes: onnx.NodeProto, kind: int = TensorProto.FLOAT,
     (graph(helper.make_node('Cast', ['a'], ['b'], to=TensorProto.DOUBLE)), 'cast to float64'),
     (graph(helper.make_node('Neg', ['a'], ['b']), kind=TensorProto.DOUBLE), 'a is float64'),
     (graph(helper.make_node('Neg', ['a'], ['b']), shape=('batch',)), 'no static shape'),
+    (graph(helper.make_node('Det', ['a'], ['b'])), r'Det is not expected'),
+    (graph(helper.make_node('Constant', [], ['c'], value=helper.make_tensor(
+        'c', TensorProto.DOUBLE, [1], [1.0])), helper.make_node('Neg', ['a'], ['b'])),
+     'float64 constant'),
+    (graph(helper.make_node('Constant', [], ['yes'], value=helper.make_tensor(
+        'yes', TensorProto.BOOL, [], [True])), helper.make_node(
+            'If', ['yes'], ['b'], name='choose', then_branch=branch('Softmax'),
+            else_branch=branch('Neg'))), r'If around attention \(choose\)'),
 ])
 def test_lint_refuses_what_a_runtime_cannot_run(proto: onnx.ModelProto, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         lint('g', proto)
+
+
+class Doubled(Graph):
+    """Counts in float64 on the way."""
+
+    inputs, outputs = ('a',), ('b',)
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        return (torch.ones(2),)
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return (a.double() * 3).float()
+
+
+def test_lint_names_node_and_source_line_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'cast to float64 \(node_\S+, test/test_export\.py:\d+ '
+                                         r'in forward\)'):
+        write_graphs({'g': Doubled()}, tmp_path, progress=False)
+    assert not (tmp_path / 'g.onnx').exists()
 
 
 def test_lint_passes_every_exported_graph(tiny_bundle: Path) -> None:
@@ -84,6 +115,71 @@ def test_parity_below_the_gate_is_refused(tokens: float, joints: float) -> None:
     with pytest.raises(ValueError, match='does not follow torch'):
         report.require()
     ParityReport('torch', 'onnxruntime', 1, 0.995, 0.004, {}).require()
+
+
+@pytest.mark.parametrize('cosine', [0.9998, float('nan')])
+def test_float32_graphs_must_agree_one_by_one(cosine: float) -> None:
+    report = ParityReport('torch', 'onnxruntime', 1, 1.0, 0.0,
+                          {'step': GraphParity(0.1, 0.99999), 'encode': GraphParity(0.1, cosine)})
+    report.require()
+    with pytest.raises(ValueError, match='cosine below 0.9999 in encode;'):
+        report.require(exact=True)
+
+
+@pytest.mark.parametrize(('asked', 'refinements'), [('parallel', 0), (None, 1), ('guess', 0)])
+def test_a_decoder_the_reasoner_was_not_trained_for_is_refused(asked: str | None,
+                                                               refinements: int,
+                                                               tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='trained for'):
+        export_bundle(tiny_models(), tmp_path / 'out', TINY_CAMERA, decoder=asked,
+                      refinements=refinements, progress=False)
+    assert not (tmp_path / 'out').exists()
+
+
+def with_parallel_graphs(source: Path, out: Path, **primitives: object) -> Path:
+    """Copy a bundle and describe graphs of parallel decoding in it; their content is not run."""
+    shutil.copytree(source, out)
+    manifest = json.loads((out / 'manifest.json').read_text())
+    decode = manifest['graphs']['decode']
+    shared = [item for item in decode['inputs'] if item['name'] in ('cache', 'mask')]
+    state = next(item['shape'] for item in decode['outputs'] if item['name'] == 'state')
+
+    def tensor(name: str, *shape: int, dtype: str = 'float32') -> dict:
+        return {'name': name, 'dtype': dtype, 'shape': list(shape)}
+
+    logits = tensor('logits', 1, 19, manifest['primitives']['codebook'])
+    residual = tensor('residual', 1, 19, manifest['primitives']['levels'] - 1,
+                      manifest['primitives']['codebook'])
+    manifest['graphs'] |= {
+        'query': {**decode, 'inputs': shared, 'outputs': [logits]},
+        'refine': {**decode, 'inputs': [tensor('tokens', 1, 19, dtype='int64'), *shared],
+                   'outputs': [logits, tensor('states', 1, 19, state[-1]), residual]}}
+    manifest['primitives'] |= primitives
+    write_manifest(out, manifest)
+    return out
+
+
+def test_the_manifest_says_how_primitives_are_decoded(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert Bundle.open(tiny_bundle).decoder == 'autoregressive'
+    bundle = Bundle.open(with_parallel_graphs(tiny_bundle, tmp_path / 'a', decoder='parallel',
+                                              refinements=2))
+    assert (bundle.decoder, bundle.refinements) == ('parallel', 2)
+    assert set(bundle.graphs) == {*GRAPHS, 'query', 'refine'}
+    with pytest.raises(ValueError, match="decoder 'guess'"):
+        Bundle.open(with_parallel_graphs(tiny_bundle, tmp_path / 'b', decoder='guess'))
+    with pytest.raises(ValueError, match='refinements is -1'):
+        Bundle.open(with_parallel_graphs(tiny_bundle, tmp_path / 'c', refinements=-1))
+    shutil.copytree(tiny_bundle, tmp_path / 'd')
+    manifest = json.loads((tmp_path / 'd' / 'manifest.json').read_text())
+    manifest['primitives']['decoder'] = 'parallel'
+    write_manifest(tmp_path / 'd', manifest)
+    with pytest.raises(ValueError, match='with its graphs'):
+        Bundle.open(tmp_path / 'd')
+    # An older manifest says nothing, and means one code a step.
+    for key in ('decoder', 'refinements'):
+        del manifest['primitives'][key]
+    write_manifest(tmp_path / 'd', manifest)
+    assert Bundle.open(tmp_path / 'd').decoder == 'autoregressive'
 
 
 def test_parity_notices_a_wrong_graph(tiny_bundle: Path) -> None:
@@ -185,45 +281,3 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path,
     for verb in ('bench', 'verify'):
         assert main([verb, str(tmp_path)]) == 1
         assert 'is no bundle' in capsys.readouterr().err
-
-
-PALIGEMMA2 = {
-    'model_type': 'paligemma', 'projection_dim': 32, 'image_token_id': 63,
-    'vision_config': {'model_type': 'siglip_vision_model', 'hidden_size': 16,
-                      'intermediate_size': 32, 'num_hidden_layers': 1, 'num_attention_heads': 2,
-                      'image_size': 32, 'patch_size': 8, 'projection_dim': 32},
-    'text_config': {'model_type': 'gemma2', 'hidden_size': 32, 'intermediate_size': 48,
-                    'num_hidden_layers': 2, 'num_attention_heads': 2, 'num_key_value_heads': 1,
-                    'head_dim': 16, 'vocab_size': 64}}
-
-
-def test_a_hugging_face_family_exports_with_the_same_code(tmp_path: Path) -> None:
-    from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
-    from egomotion_ros.runtimes.export import to_onnx
-    from egomotion_ros.runtimes.export_graphs import Decode, Prefill
-    from egomotion_ros.runtimes.ort import OrtRuntime
-    from egomotion_ros.runtimes.torch_runtime import graph_spec
-    torch.manual_seed(0)
-    reasoner = Reasoner(ReasonerConfig(vlm=PALIGEMMA2, layer=2, codes=16, levels=3, text_tokens=6,
-                                       text_vocabulary=64)).eval()
-    prefill = Prefill(reasoner, 32).eval()
-    with torch.inference_mode():
-        cache = prefill(*prefill.example())[2]
-    specs = {}
-    for name, module in (('prefill', prefill), ('decode', Decode(reasoner, tuple(cache.shape)))):
-        proto = to_onnx(module.eval())
-        lint(name, proto)
-        onnx.save(proto, tmp_path / f'{name}.onnx')
-        specs[name] = graph_spec(name, module, tmp_path / f'{name}.onnx')
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    text, mask = np.arange(6) + 3, np.arange(6) < 4
-    # Only these figures of a bundle matter to decoding.
-    figures = SimpleNamespace(windows=19, levels=3, temperature=0.0, decoder='autoregressive')
-    found = decode_primitives(OrtRuntime(specs, 1), figures, image, text, mask,
-                              np.array([1.5, 0.4, 0.0]), 0)
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-    tokens, _, out = reasoner.generate(pixels, torch.from_numpy(text)[None],
-                                       torch.from_numpy(mask)[None],
-                                       torch.tensor([[1.5, 0.4, 0.0]]))
-    assert np.array_equal(found.tokens, tokens[0].numpy())
-    assert np.allclose(found.states, out.states[0].numpy(), atol=1e-4)

@@ -24,7 +24,7 @@ EXPECTED_OPS = frozenset((
     'LessOrEqual', 'Log', 'MatMul', 'Max', 'Min', 'Mod', 'Mul', 'Neg', 'Not', 'Or', 'Pad', 'Pow',
     'Range', 'Reciprocal', 'ReduceMax', 'ReduceMean', 'ReduceSum', 'Relu', 'Reshape', 'Resize',
     'ScatterND', 'Shape', 'Sigmoid', 'Sin', 'Slice', 'Softmax', 'Split', 'Sqrt', 'Squeeze', 'Sub',
-    'Tanh', 'Tile', 'Transpose', 'Unsqueeze', 'Where', 'Xor'))
+    'Tanh', 'Tile', 'Transpose', 'Trilu', 'Unsqueeze', 'Where', 'Xor'))
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 

@@ -113,10 +113,11 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
             if abs(item.bearing - scene.camera.yaw) > np.radians(60):
                 result.append(_search(i, kind, rng, scene, bank))
             continue
-        if item.side and clear_of_boxes(approach(item), scene.boxes, 0.2):
+        near = item.side and clear_of_boxes(approach(item), scene.boxes, 0.2)
+        if near:
             result.append(_reach(i, scene, rng, bank))
-        if not clear or item.side:
-            if not item.side or rng.random() < 0.3:
+        if item.side or not clear:
+            if not near or rng.random() < 0.3:
                 result.append(_turn_to(i, scene, rng, bank))
             continue
         action = str(rng.choice(OBJECT_ACTIONS, p=(0.6, 0.2, 0.2)))

@@ -39,7 +39,7 @@ from egomotion_ros.types import CameraPose
 CONFIG = """
 model: {width: 32, heads: 2, layers: 1, hidden: 64}
 training: {steps: 2, batch: 4, warmup: 1, save_every: 2, validate_every: 2}
-data: {path_weight: 1.0}
+data: {path_weight: 1.0, feet_weight: 0.5}
 """
 
 

@@ -99,7 +99,8 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
     generator = build('generator', {
         **settings, 'channels': autoencoder.config.channels, 'windows': PLAN_WINDOWS,
         'state_width': source.rows(usable[:1])[0].shape[-1]})
-    drop, path_weight = float(data.get('drop', 0.12)), float(data.get('path_weight', 1.0))
+    drop, path_weight, feet_weight = (float(data.get(name, default)) for name, default in (
+        ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0)))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
@@ -107,7 +108,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
         index = motion[chosen]
         truth = torch.from_numpy(np.asarray(bank.features[index], np.float32))
         return flow_loss(network, autoencoder, latents[index], truth, *source.rows(chosen), rng,
-                         drop, moving[index], path_weight)
+                         drop, moving[index], path_weight, feet_weight)
 
     validate = None
     if val_dir is not None:

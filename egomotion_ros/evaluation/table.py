@@ -91,7 +91,9 @@ def rate(section: str, figure: str, summary: Mapping[str, Any], goal: Goal | Non
 
 def format_rows(rows: Iterable[Row]) -> str:
     """Table for people: figure, value with interval, goal, met or not."""
+    rows = list(rows)
     lines, section = [], None
+    width = max((len(row.figure) for row in rows), default=0)
     for row in rows:
         if row.section != section:
             lines += ['', row.section] if lines else [row.section]
@@ -102,7 +104,7 @@ def format_rows(rows: Iterable[Row]) -> str:
         if row.interval is not None:
             low, high = (_number(bound, row.unit) for bound in row.interval)
             value += f' [{low}, {high}]'
-        lines.append(f'  {row.figure:52} {value:26} {asked:18} {verdict:8} {row.note}'.rstrip())
+        lines.append(f'  {row.figure:{width}} {value:26} {asked:18} {verdict:8} {row.note}'.rstrip())
     return '\n'.join(lines)
 
 

@@ -104,7 +104,8 @@ def format_rows(rows: Iterable[Row]) -> str:
         if row.interval is not None:
             low, high = (_number(bound, row.unit) for bound in row.interval)
             value += f' [{low}, {high}]'
-        lines.append(f'  {row.figure:{width}} {value:26} {asked:18} {verdict:8} {row.note}'.rstrip())
+        line = f'  {row.figure:{width}} {value:26} {asked:18} {verdict:8} {row.note}'
+        lines.append(line.rstrip())
     return '\n'.join(lines)
 
 

@@ -15,7 +15,7 @@ VERBS = {
     'demo': 'run simulation and node, follow instructions, write table, video and contact sheet',
     'generate': 'send one instruction to a running node and wait for the motion',
     'doctor': 'say what is installed, what is missing and what that disables',
-    'data': 'import motion capture, make simulated egocentric episodes',
+    'data': 'fetch and import motion capture, make simulated egocentric episodes',
     'train': 'train tokenizer, autoencoder, reasoner, generator, or all of them',
     'evaluate': 'score a bundle on held-out scenes and performances',
     'metrics': 'measure the motion of a bundle by published protocols and against recordings',

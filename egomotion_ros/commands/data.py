@@ -9,7 +9,7 @@ from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
-HELP = 'fetch and import motion capture, write and pack simulated episodes'
+HELP = 'fetch and import motion capture, write simulated episodes'
 
 #: Sub-verbs with a module of their own.
 _MODULES = {'cmu': 'cmu_command', 'episodes': 'episodes_command'}

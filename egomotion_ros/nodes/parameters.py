@@ -52,7 +52,11 @@ def _qos(topic: str, default: str) -> Spec:
 SPECS: tuple[Spec, ...] = (
     Spec('bundle', '', 'folder of the bundle; empty: the one that ships with the package'),
     Spec('robot', 'unitree_g1', 'name of a robot description, or path of its YAML'),
-    Spec('backend', 'onnxruntime', 'runtime of the bundle: onnxruntime or tensorrt'),
+    Spec(
+        'backend',
+        'onnxruntime',
+        'runtime of the bundle: auto, onnxruntime[-cuda], tensorrt[-rtx] or torch',
+    ),
     Spec('threads', 2, 'CPU threads of the runtime', span=(1, 64)),
     Spec(
         'image.transport',

@@ -8,7 +8,6 @@ from pathlib import Path
 import shutil
 
 from fixtures_bundle import TINY_CAMERA, tiny_models
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 import pytest
@@ -262,18 +261,6 @@ def test_verify_says_why_a_backend_cannot_run(tiny_bundle: Path,
         assert 'no usable NVIDIA GPU' in capsys.readouterr().err
     else:
         assert main(['verify', str(tiny_bundle), '--backend', 'tensorrt']) == 0
-
-
-def test_bench_puts_torch_beside_the_runtime(tiny_bundle: Path, tmp_path: Path,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
-    figures = tmp_path / 'bench.json'
-    assert main(['bench', str(tiny_bundle), '--runs', '3', '--torch', '--threads', '1',
-                 '--json', str(figures)]) == 0
-    found = json.loads(figures.read_text())['milliseconds']
-    for part in (*GRAPHS, 'reason', 'generate', 'plan'):
-        assert {'torch', 'onnxruntime'} == set(found[part])
-        assert np.isfinite(found[part]['torch']['p99'])
-    assert 'torch / onnxruntime' in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path,

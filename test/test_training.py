@@ -58,6 +58,21 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> 
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_stages_of_different_precision_follow_each_other(tmp_path: Path) -> None:
+    for precision in ('no', 'bf16', 'no'):
+        dtypes = set()
+
+        def loss(model: torch.nn.Module, rng: np.random.Generator, step: int, seen: set = dtypes
+                 ) -> tuple[torch.Tensor, dict[str, float]]:
+            seen.add((torch.rand(2, 2) @ torch.rand(2, 2)).dtype)
+            return toy_loss(model, rng, step)
+
+        config = TrainingConfig(steps=1, batch=16, precision=precision)
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        train(make_generator(), 'generator', config, loss, out)
+        assert dtypes == {torch.bfloat16 if precision == 'bf16' else torch.float32}
+
+
 def test_an_unfinished_run_of_other_sizes_is_refused(tmp_path: Path) -> None:
     config = TrainingConfig(steps=2, batch=4, save_every=1)
     train(make_generator(), 'generator', config, toy_loss, tmp_path)

@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 import numpy as np
 import torch
@@ -97,6 +98,9 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     that are saved, validated and returned are their exponential moving average.
     """
     processes()
+    # `egomotion train all` trains stages of different precision in one process; accelerate keeps
+    # the first one's for good otherwise.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=not torch.cuda.is_available(),
                               mixed_precision=config.precision)
     out = Path(out)

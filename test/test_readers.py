@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers: what they read is the motion that was written, and broken files are refused."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from readers_support import mapping_text, walk, write_asf_amc, write_bvh, write_expmap
@@ -149,6 +151,8 @@ def test_npz_goes_out_and_in_without_loss(tmp_path):
         ({'mocap_framerate': None}, 'frame rate'),
         ({'mocap_framerate': np.float64(0)}, 'mocap_framerate'),
         ({'trans': np.array([{}], dtype=object)}, 'allow_pickle|object'),
+        ({'trans': np.float64(1.0)}, 'expected poses'),
+        ({'trans': np.full((30, 3), 'x')}, 'numbers'),
     ],
 )
 def test_broken_npz_is_refused(tmp_path, change, message):
@@ -163,6 +167,57 @@ def test_what_is_no_npz_is_refused(tmp_path):
     (tmp_path / 'a.npz').write_bytes(b'PK\x03\x04 no archive')
     with pytest.raises(ValueError, match='npz'):
         read_npz(tmp_path / 'a.npz')
+
+
+def damaged(whole, kind):
+    """Bytes of an archive with its compressed streams, or every byte in turn, damaged."""
+    if kind == 'streams':
+        # Behind the local header of the first member: the deflated array itself.
+        start = 30 + sum(int.from_bytes(whole[n:n + 2], 'little') for n in (26, 28))
+        for n in range(start, start + 60):
+            yield whole[:n] + bytes([whole[n] ^ 0xFF]) + whole[n + 1:]
+        return
+    rng = np.random.default_rng(0)
+    for n in rng.choice(len(whole), 400, replace=False):
+        yield whole[:n] + bytes([whole[n] ^ int(rng.integers(1, 256))]) + whole[n + 1:]
+
+
+@pytest.mark.parametrize('save', [np.savez_compressed, np.savez])
+@pytest.mark.parametrize('kind', ['streams', 'anywhere'])
+def test_flipped_bytes_of_an_npz_are_a_refusal(tmp_path, save, kind):
+    path, rng = tmp_path / 'a.npz', np.random.default_rng(1)
+    save(path, poses=rng.normal(size=(4, 66)), trans=rng.normal(size=(4, 3)),
+         mocap_framerate=np.float64(60))
+    refused = 0
+    for broken in damaged(path.read_bytes(), kind):
+        path.write_bytes(broken)
+        try:
+            read_npz(path)
+        except ValueError as error:
+            assert str(error).startswith('a.npz: ')
+            refused += 1
+    assert refused > 30
+
+
+def test_array_headers_are_not_trusted(tmp_path):
+    path = tmp_path / 'a.npz'
+    for header, message in [
+        # An unclosed bracket: neither Python's parser nor its tokenizer gets to an end.
+        (b"{'descr': '<f8', 'fortran_order': False, 'shape': (4, 3", 'damaged'),
+        (b"{'descr': '<f8', 'fortran_order': False, 'shape': (4, 3)}}", 'damaged|parse'),
+        (b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000, 10000000)}", 'a.npz'),
+        (b"{'descr': '<U4', 'fortran_order': False, 'shape': ()}", 'a.npz'),
+    ]:
+        header = header.ljust(117) + b'\n'
+        member = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + bytes(96)
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('trans.npy', member)
+        with pytest.raises(ValueError, match=message):
+            read_npz(path)
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('trans.npy', 'text')
+    with pytest.raises(ValueError, match='trans is no array'):
+        read_npz(path)
 
 
 def test_missing_smplx_model_is_one_clear_line(tmp_path):

@@ -141,6 +141,22 @@ def test_broken_nymeria_files_are_refused(tmp_path, changes, message):
         nymeria.read_nymeria(path)
 
 
+def test_damaged_nymeria_files_are_refused(tmp_path):
+    path = write_nymeria(tmp_path / 'seq', walk(1.0, 240.0))
+    with np.load(path) as data:
+        np.savez_compressed(path, **dict(data))
+    whole = path.read_bytes()
+    for n in (60, 80, len(whole) // 2, *range(len(whole) - 500, len(whole), 25)):
+        path.write_bytes(whole[:n] + bytes(b ^ 0xFF for b in whole[n:n + 8]) + whole[n + 8:])
+        nymeria.is_nymeria(path)
+        try:
+            nymeria.read_nymeria(path)
+        except ValueError as error:
+            assert str(error).startswith('xdata.npz: ')
+        else:
+            assert n >= len(whole) - 500  # dates and attributes of the directory say nothing
+
+
 @pytest.mark.parametrize('turn', [0.0, 0.7])
 def test_humanml3d_joints_and_vectors_are_the_same_body(tmp_path, turn):
     truth = walk(4.0, 120.0, turn=turn)

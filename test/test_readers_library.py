@@ -74,6 +74,23 @@ def test_import_reads_all_formats_and_says_what_became_of_every_file(recordings,
     assert by_source['clips/second.npz'].performance == '07_02'
 
 
+def test_one_damaged_archive_does_not_end_the_import(tmp_path, mappings):
+    write_npz(tmp_path / 'good.npz', walk(4.0, 120.0), fps=60.0)
+    whole = (tmp_path / 'good.npz').read_bytes()
+    # The deflated bytes of the first array, and a byte of every later part of the file.
+    for n in (60, 100, *range(200, len(whole), len(whole) // 20)):
+        name = tmp_path / f'damaged_{n}.npz'
+        name.write_bytes(whole[:n] + bytes(b ^ 0xFF for b in whole[n:n + 8]) + whole[n + 8:])
+    (tmp_path / 'header.npy').write_bytes(
+        b'\x93NUMPY\x01\x00\x76\x00' + b"{'descr': '<f4', 'shape': (4".ljust(118) + bytes(64))
+    takes, report = import_folder(tmp_path, mappings, progress=False)
+    status = {o.source: o for o in report.outcomes}
+    assert len(takes) == 1 and status['good.npz'].status in ('read', 'copy')
+    refused = [o for o in report.outcomes if o.status == 'refused']
+    assert len(refused) > 5 and all(o.notes.startswith(o.source) for o in refused)
+    assert status['header.npy'].status == 'refused'
+
+
 def test_imported_motion_is_canonical_on_the_floor_and_true(recordings, mappings):
     takes, _ = import_folder(recordings, mappings, progress=False)
     take = next(t for t in takes if t.performance == '07_01')

@@ -17,12 +17,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-import zipfile
 
 import numpy as np
 
 from egomotion_ros.body.edits import resample
 from egomotion_ros.body.features import check_motion
+from egomotion_ros.body.npz import read_arrays
 from egomotion_ros.body.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from egomotion_ros.body.skeleton import JOINTS, LEG_LENGTH
 from egomotion_ros.types import HumanMotion
@@ -34,22 +34,7 @@ MAX_BYTES = 2 * 2**30
 NEUTRAL_PELVIS = np.array([0.0, -0.35, 0.01])
 NEUTRAL_LEG = 0.81
 _RATES = ('mocap_framerate', 'mocap_frame_rate', 'fps')
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Numeric arrays of the file; sizes are read from the headers before anything is loaded."""
-    wanted = {'poses', 'trans', 'betas', 'root_orient', 'pose_body', 'surface_model_type', *_RATES}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            large = [i.filename for i in archive.infolist() if i.file_size > MAX_BYTES]
-        if large:
-            raise ValueError(f'{path.name}: {large[0]} is larger than {MAX_BYTES} bytes')
-        with np.load(path, allow_pickle=False) as data:
-            return {key: data[key] for key in data.files if key in wanted}
-    except (OSError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f'{path.name}: not an npz file: {error}') from None
-    except ValueError as error:
-        raise ValueError(f'{path.name}: {error}') from None
+_KEYS = ('poses', 'trans', 'betas', 'root_orient', 'pose_body', *_RATES)
 
 
 def read_npz(path: str | Path, model_folder: str | Path | None = None) -> HumanMotion:
@@ -61,7 +46,10 @@ def read_npz(path: str | Path, model_folder: str | Path | None = None) -> HumanM
     contacts are left at zero.  Raises ValueError for a broken file.
     """
     path = Path(path)
-    data = _arrays(path)
+    data = read_arrays(path, _KEYS, MAX_BYTES)
+    for key, value in data.items():
+        if value.dtype.kind not in 'fiu':
+            raise ValueError(f'{path.name}: {key}: expected numbers, got {value.dtype}')
     if 'trans' not in data:
         raise ValueError(f'{path.name}: no array "trans"')
     if 'poses' in data:
@@ -77,7 +65,7 @@ def read_npz(path: str | Path, model_folder: str | Path | None = None) -> HumanM
     else:
         raise ValueError(f'{path.name}: neither "poses" nor "root_orient" and "pose_body"')
     trans = data['trans']
-    frames = len(trans)
+    frames = len(trans) if trans.ndim else 0
     if pose.ndim != 2 or pose.shape[0] != frames or pose.shape[1] < 3 * JOINTS:
         raise ValueError(
             f'{path.name}: expected poses (T, {3 * JOINTS} or more) and trans (T, 3), '

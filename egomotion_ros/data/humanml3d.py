@@ -21,6 +21,7 @@ import re
 
 import numpy as np
 
+from egomotion_ros.body.npz import DAMAGE
 from egomotion_ros.body.skeleton import BODY_TO_WORLD
 from egomotion_ros.data.joints_fit import fit_joints
 from egomotion_ros.types import HumanMotion
@@ -118,5 +119,5 @@ def describe_clip(path: str | Path) -> str | None:
 def _open(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise ValueError(f'{path.name}: not an npy file: {error}') from None

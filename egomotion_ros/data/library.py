@@ -17,11 +17,11 @@ import hashlib
 import json
 from pathlib import Path
 import re
-from zipfile import BadZipFile
 
 import numpy as np
 
 from egomotion_ros.body.features import check_motion
+from egomotion_ros.body.npz import DAMAGE
 from egomotion_ros.types import FPS, HumanMotion
 
 VERSION = 1
@@ -128,7 +128,7 @@ class MotionLibrary:
                     data['root_position'], data['rotations'], data['contacts'], float(data['fps'])
                 )
             check_motion(motion)
-        except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
+        except DAMAGE as error:
             raise ValueError(f'{path.name}: broken take: {error}') from None
         if motion.frames != info.frames or motion.fps != FPS:
             raise ValueError(f'{path.name}: does not fit the index')

@@ -21,6 +21,7 @@ import zipfile
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from egomotion_ros.body.npz import DAMAGE, read_arrays
 from egomotion_ros.data.mapping import SourceMotion
 
 #: Segments in the order of the arrays, and their parents.
@@ -46,7 +47,7 @@ def is_nymeria(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except DAMAGE:
         return False
     return {'segment_tXYZ.npy', 'segment_qWXYZ.npy'} <= names
 
@@ -106,18 +107,11 @@ def describe_sequence(path: str | Path) -> str | None:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            large = [i.filename for i in archive.infolist() if i.file_size > MAX_BYTES]
-        if large:
-            raise ValueError(f'{path.name}: {large[0]} is larger than {MAX_BYTES} bytes')
-        with np.load(path, allow_pickle=False) as data:
-            missing = [key for key in KEYS if key not in data.files]
-            if missing:
-                raise ValueError(f'{path.name}: no array {missing[0]!r}')
-            return {key: data[key] for key in KEYS}
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f'{path.name}: not an npz file: {error}') from None
+    data = read_arrays(path, KEYS, MAX_BYTES)
+    missing = [key for key in KEYS if key not in data]
+    if missing:
+        raise ValueError(f'{path.name}: no array {missing[0]!r}')
+    return data
 
 
 def _scalar(value: np.ndarray, name: str) -> float:

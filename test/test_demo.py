@@ -10,14 +10,20 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import av
 import numpy as np
 from PIL import Image
 import pytest
+import rclpy
+from rclpy.action import ActionServer
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import Trigger
 from test_simulation import walk
 
+from egomotion_ros.action import GenerateMotion
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import demo
 from egomotion_ros.data.instructions import Command
@@ -34,6 +40,8 @@ from egomotion_ros.demo.script import (
     goal_of,
     read_script,
 )
+from egomotion_ros.demo.session import Session
+from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
 
@@ -298,6 +306,40 @@ def test_an_instruction_is_changed_on_the_way_and_the_next_one_stopped(
     speed = np.linalg.norm(np.diff(places, axis=0), axis=1) / np.diff(times)
     assert speed.max() < 4.0
     assert speed[-5:].max() < 1e-6
+
+
+def test_an_instruction_to_be_stopped_that_is_refused_before_any_motion_is_an_error_in_the_table(
+        tmp_path, robot):
+    domain = 100 + os.getpid() % 100
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node('egomotion_node', context=context)
+
+    def refuse(goal):
+        goal.abort()
+        return GenerateMotion.Result(error_code=ErrorCode.NO_IMAGE, error_msg='no image')
+
+    def stop(request, response):
+        response.success = True
+        return response
+
+    ActionServer(node, GenerateMotion, 'generate_motion', refuse)
+    node.create_service(Trigger, '~/stop', stop)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        with Session(Children(tmp_path, {}), domain, robot.joint_names) as session:
+            session.wait(session._goals.server_is_ready, 60.0, 'the action')
+            session.visit = Visit(-1)
+            _, finish = session.ask('walk forward', 0, 'stop', 1.0)
+            attempt = finish()
+    finally:
+        executor.shutdown()
+        thread.join(5.0)
+        rclpy.shutdown(context=context)
+    assert attempt.error == 'NO_IMAGE: no image'
 
 
 def test_a_recorded_camera_takes_the_place_of_the_simulated_one(tmp_path, tiny_bundle, robot):

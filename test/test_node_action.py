@@ -11,7 +11,7 @@ import pytest
 
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import robot_from_msg
-from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.pipeline import EgoMotionPipeline
 
 SUCCEEDED, ABORTED, CANCELED = (
@@ -196,3 +196,31 @@ def test_planning_that_never_ends_times_out(harness):
     harness.pipeline.shut('generate')
     status, result = harness.run('wave')
     assert (status, result.error_code) == (ABORTED, ErrorCode.TIMEOUT)
+
+
+def test_a_plan_replaced_while_it_was_handed_over_neither_moves_nor_ends_the_next_goal(
+    harness, monkeypatch
+):
+    controller = harness.node.controller
+    worker, caught = controller._worker, []
+    # Stand between the planning thread and the controller.
+    monkeypatch.setattr(worker, '_on_planned', lambda plan: caught.append((plan, worker.current)))
+    harness.send('walk forward')
+    old, current = harness.wait(lambda: caught, what='the plan')[0]
+    # What is being handed over still counts as being made: no tick asks for another.
+    assert current is old.request
+    monkeypatch.setattr(worker, '_on_planned', controller._on_planned)
+    harness.wait(lambda: worker.current is None)
+    harness.pipeline.shut('generate')
+    goal = harness.send('turn left')
+    assert harness.pipeline.reached['generate'].wait(10.0)
+    assert not old.request.cancelled.is_set()
+    controller._on_stage(old.request, 'retarget', old.primitives)
+    assert controller.status.state == Status.GENERATING
+    controller._on_planned(old)
+    controller._on_failed(old.request, NodeError(ErrorCode.PLAN_INVALID, 'of the plan before'))
+    harness.pipeline.open_all()
+    status, result = harness.result(goal)
+    assert (status, result.error_code) == (SUCCEEDED, ErrorCode.NONE)
+    assert {m.plan.plan_id for m in harness.heard.motions} == {result.plan_id}
+    assert result.plan_id != old.request.plan_id

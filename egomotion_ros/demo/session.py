@@ -152,7 +152,7 @@ class Session:
 
         def finish() -> Attempt:
             result = self._result(ending, f'the end of {instruction!r}').result
-            if then == 'stop':  # the result comes when the stop begins
+            if then == 'stop' and self.visit.sent:  # the result comes when the stop begins
                 motion = self.visit.sent[-1]
                 end = motion.start + motion.motion.duration * 1e9
                 self.wait(lambda: self.now > end, ACT, 'the robot to come to rest')

@@ -292,7 +292,7 @@ class Controller:
         self, request: PlanRequest, stage: str, primitives: PrimitivePlan | None
     ) -> None:
         with self._lock:
-            if request.cancelled.is_set() or self._task is None:
+            if not self._is_wanted(request):
                 return
             if primitives is not None:
                 self._task.tokens = tuple(int(x) for x in primitives.tokens[:, 0])
@@ -300,9 +300,9 @@ class Controller:
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:
-            task = self._task
-            if planned.request.cancelled.is_set() or task is None:
+            if not self._is_wanted(planned.request):
                 return
+            task = self._task
             now = self._clock.now().nanoseconds
             enabled = self._parameters['output_enabled']
             goal = task.goal
@@ -349,8 +349,18 @@ class Controller:
 
     def _on_failed(self, request: PlanRequest, error: NodeError) -> None:
         with self._lock:
-            if not request.cancelled.is_set():
+            if self._is_wanted(request):
                 self.halt(error.code, error.message, is_fault=True)
+
+    def _is_wanted(self, request: PlanRequest) -> bool:
+        """
+        Return True where ``request`` is still the newest one of what is being done.
+
+        It may have been replaced without being cancelled: while it was handed over.
+        """
+        task = self._task
+        wanted = task is not None and task.plan_id == request.plan_id
+        return wanted and not request.cancelled.is_set()
 
     def _complete(self) -> None:
         """Let the task end well: its motion is over, or was held back."""

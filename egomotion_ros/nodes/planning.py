@@ -176,8 +176,6 @@ class PlanWorker:
             except Exception as error:
                 self._log(f'planning failed:\n{traceback.format_exc()}')
                 planned = NodeError(ErrorCode.BACKEND_FAILED, f'{type(error).__name__}: {error}')
-            with self._news:
-                self._current = None
             try:
                 if isinstance(planned, NodeError):
                     self._on_failed(request, planned)
@@ -188,6 +186,8 @@ class PlanWorker:
             except Exception:
                 self._log(f'a plan could not be handed over:\n{traceback.format_exc()}')
                 self._on_failed(request, NodeError(ErrorCode.UNKNOWN, 'internal error, see log'))
+            with self._news:  # until here it could be cancelled, and nobody asked for another
+                self._current = None
 
     def _plan(self, request: PlanRequest) -> Planned:
         marks = [time.perf_counter()]

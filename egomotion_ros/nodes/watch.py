@@ -26,6 +26,8 @@ FORWARD_JUMP = 3.0
 END_JUMP = 1.0
 #: A system clock that moved against the steady one by more than this (s) was set.
 CLOCK_SLIP = 0.1
+#: Two clocks that could not be read within this time (s) were not read together.
+TOGETHER = 0.01
 
 
 class Watch:
@@ -71,8 +73,12 @@ class Watch:
         """
         if self._clock.ros_time_is_active:
             return 0
-        before = self._slip
-        self._slip = self._clock.now().nanoseconds - self._steady.now().nanoseconds
+        first = self._steady.now().nanoseconds
+        told = self._clock.now().nanoseconds
+        last = self._steady.now().nanoseconds
+        if last - first > 1e9 * TOGETHER:  # this thread had to wait in between: look again later
+            return 0
+        before, self._slip = self._slip, told - (first + last) // 2
         slip = 0 if before is None else self._slip - before
         return slip if abs(slip) > 1e9 * CLOCK_SLIP else 0
 

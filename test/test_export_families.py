@@ -17,6 +17,7 @@ from egomotion_ros.runtimes.export_graphs import reasoner_graphs
 from egomotion_ros.runtimes.flavours import half_precision
 from egomotion_ros.runtimes.loops import decode_primitives
 from egomotion_ros.runtimes.ort import OrtRuntime
+from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
 from egomotion_ros.runtimes.torch_runtime import graph_spec
 
 LAYER = 1
@@ -94,6 +95,19 @@ def test_weights_of_all_graphs_are_in_one_file_once(exported: SimpleNamespace) -
                   if 'grounding' not in name)
     # Masks and rotary tables, each once; the weights themselves four bytes each.
     assert stored < 4 * weights + 60_000
+
+
+def test_every_graph_runs_in_torch_from_its_file(exported: SimpleNamespace) -> None:
+    plain, torch_runtime = OrtRuntime(exported.specs, 1), BundleTorchRuntime(exported.specs, 1)
+    random = np.random.default_rng(0)
+    for name, spec in exported.specs.items():
+        arrays = {item.name: random.random(item.shape).astype(item.dtype)
+                  if item.dtype == 'float32' else np.ones(item.shape, item.dtype)
+                  for item in spec.inputs}
+        expected = plain.run(name, **arrays)
+        for key, array in torch_runtime.run(name, **arrays).items():
+            np.testing.assert_allclose(array, expected[key], rtol=1e-3, atol=1e-3,
+                                       err_msg=f'{name} {key}')
 
 
 def test_every_graph_builds_with_tensorrt(exported: SimpleNamespace) -> None:

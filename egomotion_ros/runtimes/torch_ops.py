@@ -122,6 +122,20 @@ def _gemm(node: _Node) -> Operator:
     return run
 
 
+def _gelu(node: _Node) -> Operator:
+    form = node.get('approximate', b'none').decode()
+    return lambda x: F.gelu(x, approximate=form)
+
+
+def _layer_norm(node: _Node) -> Operator:
+    axis, epsilon = node.get('axis', -1), node.get('epsilon', 1e-5)
+
+    def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.layer_norm(x, x.shape[axis % x.dim():], scale, bias, epsilon)
+
+    return run
+
+
 def _instance_norm(node: _Node) -> Operator:
     epsilon = node.get('epsilon', 1e-5)
     return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
@@ -208,9 +222,11 @@ def _unsqueeze(node: _Node) -> Operator:
 
 _MAKERS: dict[str, Callable[[_Node], Operator]] = {
     'Cast': _cast, 'Concat': _concat, 'Conv': _conv, 'Expand': _expand, 'Gather': _gather,
-    'GatherND': _gather_nd, 'Gemm': _gemm, 'InstanceNormalization': _instance_norm, 'Pad': _pad,
-    'ReduceMean': _reduce_mean, 'Reshape': _reshape, 'Slice': _slice, 'Softmax': _softmax,
-    'Split': _split, 'Squeeze': _squeeze, 'Transpose': _transpose, 'Unsqueeze': _unsqueeze,
+    'GatherND': _gather_nd, 'Gelu': _gelu, 'Gemm': _gemm, 'InstanceNormalization': _instance_norm,
+    'LayerNormalization': _layer_norm, 'Pad': _pad, 'ReduceMean': _reduce_mean,
+    'Reshape': _reshape, 'Slice': _slice,
+    'Softmax': _softmax, 'Split': _split, 'Squeeze': _squeeze, 'Transpose': _transpose,
+    'Unsqueeze': _unsqueeze,
 }
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Episode sets: written once, read back the same, pictures and motions that agree."""
 
+from dataclasses import replace
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+from egomotion_ros.data.episodes_bank import with_moving_starts
 from egomotion_ros.data.instructions import ACTIONS, OBJECT_ACTIONS
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, stop_pose
 from egomotion_ros.evaluation.goals import object_goal, score_motion
@@ -140,3 +142,22 @@ def test_pickled_arrays_are_refused(episodes, folder, tmp_path):
 def test_stop_point_is_never_behind_the_person():
     pose = stop_pose(0.3, 0.5, 0.3)
     np.testing.assert_allclose(pose, [0, 0, 0.3])
+
+
+def test_walks_cut_under_way_are_told_from_starts_at_rest(gait_bank):
+    assert not gait_bank.under_way().any()
+    bank = with_moving_starts(gait_bank, 60)
+    speed = np.linalg.norm(np.asarray(bank.features[:, :8, 1:3], np.float64), axis=-1).mean(1)
+    flagged = bank.under_way()
+    np.testing.assert_array_equal(flagged, speed > 0.08)
+    assert not flagged[:len(gait_bank.features)].any() and flagged.sum() > 40
+
+
+@pytest.mark.parametrize(('velocity', 'moving'), [
+    ((0.25, 0.0), True), ((0.0, 0.5), True), ((-0.06, 0.06), True), ((0.05, 0.05), False),
+    ((0.0, 0.0), False)])
+def test_moving_in_any_direction_is_moving(gait_bank, velocity, moving):
+    features = np.array(gait_bank.features[:1])
+    features[:, :8, 1:3] = velocity
+    one = replace(gait_bank, features=features)
+    assert one.under_way().tolist() == [moving]

@@ -12,6 +12,8 @@ import numpy as np
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.scenes_furnished import Ends
 
+#: Speed over the ground (m/s) above which a motion is under way; from rest it is below 0.05.
+MOVING = 0.08
 _COLUMNS = ('action', 'goal', 'parameter', 'performance', 'oracle')
 
 
@@ -45,8 +47,14 @@ class MotionBank:
         return Ends(self.goal[self.of('walk_to'), :2], self.hands[self.of('reach')])
 
     def under_way(self) -> np.ndarray:
-        """(M,) True for motions that do not start at rest: only a prefix makes them definite."""
-        return np.abs(np.asarray(self.features[:, :8, 1], np.float32)).mean(1) > 0.3
+        """
+        (M,) True for motions that do not start at rest: only a prefix makes them definite.
+
+        At rest the pelvis moves at :data:`MOVING` at most over the ground, in whatever
+        direction, on the mean of the first 8 frames.
+        """
+        along = np.asarray(self.features[:, :8, 1:3], np.float32)
+        return np.linalg.norm(along, axis=-1).mean(axis=1) > MOVING
 
     def save(self, folder: Path) -> None:
         """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""

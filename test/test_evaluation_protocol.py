@@ -29,7 +29,7 @@ from egomotion_ros.evaluation.closed_loop import (
 )
 from egomotion_ros.evaluation.goals import share
 from egomotion_ros.evaluation.protocol import protocol_rows
-from egomotion_ros.evaluation.reach import score_reach, surface_distance
+from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching
 from egomotion_ros.evaluation.scenes import held_out_questions, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.types import CameraPose, PlanarPose
@@ -121,11 +121,15 @@ def test_motions_of_different_rate_are_not_joined():
 
 
 @pytest.mark.parametrize(('shape', 'offset', 'distance'), [
-    ('ball', (0.5, 0.0, 0.0), 0.3), ('ball', (0.0, 0.0, 0.1), 0.1),
-    ('box', (0.5, 0.0, 0.0), 0.3), ('box', (0.0, 0.1, 0.0), 0.1), ('box', (0.5, 0.6, 0.3), 0.5),
+    ('ball', (0.5, 0.0, 0.0), 0.3), ('ball', (0.0, 0.0, 0.1), -0.1),
+    ('box', (0.5, 0.0, 0.0), 0.3), ('box', (0.0, 0.1, 0.0), -0.1), ('box', (0.5, 0.6, 0.3), 0.5),
+    ('box', (0.0, 0.0, 0.0), -0.2), ('box', (0.0, 0.0, -0.25), -0.05),
     ('cylinder', (0.3, 0.4, 0.0), 0.3), ('cylinder', (0.0, 0.0, 0.5), 0.2),
-    ('pillar', (0.0, 0.1, 0.0), 0.1), ('cylinder', (0.5, 0.0, 0.7), 0.5),
+    ('pillar', (0.0, 0.1, 0.0), -0.1), ('cylinder', (0.5, 0.0, 0.7), 0.5),
+    ('cylinder', (0.0, 0.0, 0.29), -0.01), ('cylinder', (0.0, 0.0, 0.31), 0.01),
     ('cone', (0.0, 0.0, 0.4), 0.1), ('cone', (0.0, 0.0, -0.5), 0.2),
+    # On the axis at half height: the slope is 0.1 away along the same normal.
+    ('cone', (0.0, 0.0, 0.0), -0.3 / 10 ** 0.5), ('cone', (0.0, 0.0, -0.29), -0.01),
     # Half-way up the slope, along its normal (3, 1) / sqrt(10).
     ('cone', (0.1 + 0.3 * 3 / 10 ** 0.5, 0.0, 0.3 / 10 ** 0.5), 0.3)])
 def test_distances_from_surfaces(shape, offset, distance):
@@ -154,6 +158,38 @@ def test_a_reach_counts_when_the_named_hand_stays(gap, frames, reached):
     assert not score_reach(motion, 'both', item).reached
     if frames >= 9:
         assert score.distance == pytest.approx(gap, abs=1e-6)
+
+
+@pytest.mark.parametrize(('inside', 'reached'), [
+    (0.0, True), (0.019, True), (0.021, False), (0.1, False)])
+def test_a_palm_may_press_but_not_enter(inside, reached):
+    motion = standing(60)
+    palm = hand_points(forward_kinematics(motion.root_position, motion.rotations))[0, 0]
+    # The left palm is ``inside`` behind the near face of a box of 20 cm; 0.1 is its centre.
+    item = thing('box', tuple(palm + [0.0, 0.1 - inside, 0.0]), 0.2, 0.2)
+    score = score_reach(motion, 'left', item)
+    assert score.reached is reached
+    assert score.distance == pytest.approx(inside, abs=1e-6)
+    assert bool(touching(palm[None], item)) is reached
+
+
+def test_a_palm_does_not_get_behind_by_going_through():
+    motion = standing(60)
+    palm = hand_points(forward_kinematics(motion.root_position, motion.rotations))[0, 0]
+    behind = thing('box', tuple(palm + [0.0, -0.15, 0.0]), 0.2, 0.2)
+    # From 0.5 m before the box straight through it within half a second, then 5 cm behind it.
+    way = np.clip(np.arange(60) / 15, 0, 1)
+    motion.root_position[:, 1] += 0.75 * (way - 1)
+    assert not score_reach(motion, 'left', behind).reached
+    # Over the top, 20 cm higher while on the way, the back is reached.
+    motion.root_position[:, 2] += 0.25 * (way < 1)
+    assert score_reach(motion, 'left', behind).reached
+    # What was held before the palm went in counts.
+    back = standing(60)
+    back.root_position[20:, 1] -= 0.15
+    assert score_reach(back, 'left', behind).reached
+    back.root_position[:20, 1] -= 0.15
+    assert not score_reach(back, 'left', behind).reached
 
 
 def test_a_reach_is_of_one_stretch_of_time():

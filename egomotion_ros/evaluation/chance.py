@@ -20,7 +20,7 @@ from egomotion_ros.evaluation.goals import (
     summarise,
 )
 from egomotion_ros.evaluation.questions import Question, asked_for
-from egomotion_ros.evaluation.reach import TOUCH, surface_distance
+from egomotion_ros.evaluation.reach import touching
 from egomotion_ros.types import HumanMotion
 
 #: Training scenes the best constant motion is chosen on.
@@ -83,4 +83,4 @@ def constant_hands(side: str, kind: str = 'furnished', scenes: int = SCENES) -> 
 
 def touches(hands: np.ndarray, side: str, item: SceneObject) -> bool:
     """Whether palms (2, 3) of the hands ``side`` are all at the surface of an object."""
-    return bool(surface_distance(hands[list(HANDS[side])], item).max() <= TOUCH)
+    return bool(touching(hands[list(HANDS[side])], item))

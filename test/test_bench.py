@@ -181,6 +181,30 @@ def test_the_other_way_to_decode_is_compared_where_its_graphs_are(bundle: Bundle
     assert report.other_decoders(replace(both, decoder='parallel')) == ('autoregressive',)
 
 
+def test_primitives_that_come_at_once_have_no_curve(
+        runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Under another name than ONNX Runtime's, frames and threads are left out.
+    monkeypatch.setattr(scaling, '_STEPS', (1,))
+    other = path.TimedRuntime(runtime)
+    other.name = 'another runtime'
+    one_by_one = scaling.measure(other, bundle, 1, 1)
+    assert {'primitives', 'steps'} <= set(one_by_one)
+    assert 'primitives' not in one_by_one['notes']
+    other.reset()
+    at_once = scaling.measure(other, replace(bundle, decoder='parallel'), 1, 1)
+    assert 'primitives' not in at_once and 'at once' in at_once['notes']['primitives']
+    assert 'steps' in at_once and other.seconds['decode'] == 0
+
+
+def test_graphs_of_either_decoder_belong_to_the_reasoner(bundle: Bundle) -> None:
+    both = replace(bundle, graphs=dict.fromkeys(
+        ['prefill', 'decode', 'query', 'refine', 'condition', 'step', 'decode_motion']))
+    order = path._order(both)
+    ends = order.index('around the reasoner')
+    assert {'prefill', 'decode', 'query', 'refine'} <= set(order[:ends])
+    assert {'condition', 'step', 'decode_motion'} <= set(order[ends:])
+
+
 def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from egomotion_ros.body.edits import slice_frames
-from egomotion_ros.bundle import Bundle
+from egomotion_ros.bundle import PARALLEL_GRAPHS, Bundle
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.retargeter import Retargeter
@@ -180,7 +180,7 @@ class _Clock:
 def _order(bundle: Bundle) -> list[str]:
     """All parts in the order a plan runs them."""
     graphs = list(bundle.graphs)
-    reasoner = [name for name in graphs if name in ('prefill', 'decode')]
+    reasoner = [name for name in graphs if name in ('prefill', 'decode', *PARALLEL_GRAPHS)]
     return ['image message', 'rectification', *reasoner, 'around the reasoner',
             *(name for name in graphs if name not in reasoner), 'around the generator',
             'retargeting', 'limit check', 'motion messages']

@@ -32,10 +32,13 @@ Curve = dict[str, dict[str, float]]
 
 def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[str, object]:
     """Milliseconds by size for every dimension; ``notes`` says what cannot be varied and why."""
-    curves: dict[str, object] = {
-        'primitives': _curve(primitive_actions(runtime, bundle), runs, 'primitives'),
-        'steps': _curve(step_actions(runtime, bundle), runs, 'steps')}
+    curves: dict[str, object] = {}
     notes = {'images': 'the reasoner takes one image; there is nothing to vary'}
+    if bundle.decoder == 'parallel':
+        notes['primitives'] = 'the bundle decodes all primitives at once; nothing grows with them'
+    else:
+        curves['primitives'] = _curve(primitive_actions(runtime, bundle), runs, 'primitives')
+    curves['steps'] = _curve(step_actions(runtime, bundle), runs, 'steps')
     if runtime.name != 'onnxruntime':
         notes['frames, threads'] = 'varied in ONNX Runtime on the CPU only'
         return {**curves, 'notes': notes}
@@ -48,7 +51,7 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[s
 
 
 def primitive_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], object]]:
-    """Reading the prompt and decoding the first n primitives."""
+    """Reading the prompt and decoding the first n primitives one by one."""
     inputs = made_up_inputs(runtime)
 
     def decode(count: int) -> None:

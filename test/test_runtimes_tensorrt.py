@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every graph builds with TensorRT-RTX, which needs no GPU for it; without one running refuses."""
 
+import dataclasses
 from pathlib import Path
 
+from google.protobuf.message import EncodeError
 import numpy as np
+import onnx
 import pytest
 
 from egomotion_ros.bundle import GRAPHS, Bundle
@@ -12,10 +15,10 @@ from egomotion_ros.cli import main
 from egomotion_ros.runtimes.base import GPU_BACKENDS, open_runtime
 from egomotion_ros.runtimes.engine_build import build_engine
 from egomotion_ros.runtimes.engine_cache import EngineCache
-from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
+from egomotion_ros.runtimes.gpu import NO_GPU, Gpu, probe_gpu
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport
-from egomotion_ros.runtimes.proof import remember, verdict
-from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS
+from egomotion_ros.runtimes.proof import Verdict, remember, verdict
+from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS, cached_engine, half_graphs
 
 trt = pytest.importorskip('tensorrt_rtx', exc_type=ImportError)
 
@@ -36,7 +39,7 @@ def no_gpu() -> None:
         pytest.skip('there is a GPU')
 
 
-@pytest.mark.parametrize('graph', HALF_GRAPHS)
+@pytest.mark.parametrize('graph', [name for name in HALF_GRAPHS if name in GRAPHS])
 def test_graph_builds_in_float16_and_answers_alike(bundle: Bundle, graph: str) -> None:
     import onnxruntime
 
@@ -54,6 +57,41 @@ def test_graph_builds_in_float16_and_answers_alike(bundle: Bundle, graph: str) -
         assert found.dtype == expected.dtype
         a, b = expected.astype(float).ravel(), found.astype(float).ravel()
         assert a @ b >= 0.9999 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_large_graphs_of_both_decoders_are_tried_in_float16(bundle: Bundle) -> None:
+    graphs = {**bundle.graphs, 'query': bundle.graphs['decode'],
+              'refine': bundle.graphs['decode']}
+    assert set(half_graphs(dataclasses.replace(bundle, graphs=graphs))) == (
+        set(graphs) - {'encode', 'decode_motion'})
+    one = {name: graphs[name] for name in GRAPHS}
+    assert set(half_graphs(dataclasses.replace(bundle, graphs=one))) <= set(GRAPHS)
+
+
+def test_float16_weights_lie_beside_the_graph_and_the_build_reads_them(
+        bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from egomotion_ros.runtimes.flavours import half_precision, write_half_precision
+    from egomotion_ros.runtimes.ort import OrtRuntime
+    path = bundle.graphs['step'].path
+    written = write_half_precision(path, tmp_path)
+    whole = half_precision(path).ByteSize()
+    # What is in the message must not grow with the weights: a message ends at 2 GB.
+    assert written.stat().st_size < whole / 2
+    assert (tmp_path / 'step.weights').stat().st_size > whole / 3
+    OrtRuntime({'step': dataclasses.replace(bundle.graphs['step'], path=written)}, 1).close()
+    # As with weights that do not fit into a message.
+    serialise = onnx.ModelProto.SerializeToString
+
+    def limited(message: onnx.ModelProto, **settings: bool) -> bytes:
+        if message.ByteSize() > whole / 2:
+            raise EncodeError('Failed to serialize proto')
+        return serialise(message, **settings)
+
+    monkeypatch.setattr(onnx.ModelProto, 'SerializeToString', limited)
+    cache = EngineCache(tmp_path / 'engines')
+    engine, built = cached_engine(bundle, 'step', 'tensorrt-rtx', NO_GPU, 'fp16', cache)
+    assert built and len(engine) > 10_000
+    assert not list(cache.folder.glob('.half-*'))
 
 
 def test_build_builds_every_graph_once(bundle: Bundle, tmp_path: Path, no_gpu: None,
@@ -107,14 +145,16 @@ def test_a_verdict_holds_for_one_bundle_library_gpu_and_driver(bundle: Bundle,
     good = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.001, graphs)
     bad = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.1, graphs)
     assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) is None
-    remember(cache, bundle, 'tensorrt', '10.3', gpu, ('step',), good)
-    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == (True, ('step',))
+    remember(cache, bundle, 'tensorrt', '10.3', gpu, ('step',), good, {'step': 'aa'})
+    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(True, ('step',),
+                                                                      {'step': 'aa'})
     for backend, version, device in (('tensorrt', '10.3', other), ('tensorrt', '11.0', gpu),
                                      ('tensorrt-rtx', '10.3', gpu)):
         assert verdict(cache, bundle, backend, version, device) is None
-    remember(cache, bundle, 'tensorrt', '10.3', gpu, (), bad)
-    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == (False, ())
-    for text in ('{broken', '[]', '{"passed": 1, "float16": []}', '{"passed": true}'):
+    remember(cache, bundle, 'tensorrt', '10.3', gpu, (), bad, {})
+    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(False, (), {})
+    for text in ('{broken', '[]', '{"passed": 1, "float16": []}', '{"passed": true}',
+                 '{"passed": true, "float16": []}'):
         for path in tmp_path.glob('verdict-*.json'):
             path.write_text(text)
         assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) is None

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import ctypes
 import dataclasses
 from pathlib import Path
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import pytest
 from egomotion_ros.bundle import Bundle, GraphSpec, TensorSpec
 from egomotion_ros.runtimes.base import Held
 from egomotion_ros.runtimes.buffers import ALIASES, ALIGNMENT, plan_buffers, tensor_bytes
+from egomotion_ros.runtimes.cuda import Cuda
 from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.tensorrt import EngineRunner
@@ -232,6 +235,65 @@ def test_graphs_are_freed_before_memory_and_the_stream_last(runner: EngineRunner
     assert runner._cuda.log == ['free graph'] * 2 + ['free'] * 2 + ['close']
     with pytest.raises(RuntimeError, match='closed'):
         decode(runner, bundle, 1)
+
+
+def test_a_device_that_failed_is_let_go_of_completely(bundle: Bundle, plain: OrtRuntime,
+                                                      caplog) -> None:
+    class Failing(HostDevice):
+        broken = False
+
+        def wait(self) -> None:
+            if self.broken:
+                raise RuntimeError('illegal address')
+
+        def free(self, pointer: int) -> None:
+            super().free(pointer)
+            self.wait()
+
+        def free_pinned(self, pointer: int) -> None:
+            self.free(pointer)
+
+        def free_graph(self, captured: list[Callable[[], None]]) -> None:
+            super().free_graph(captured)
+            self.wait()
+
+    device = Failing()
+    runner = EngineRunner(bundle.graphs, {name: Context(device, plain, spec)
+                                          for name, spec in bundle.graphs.items()}, device)
+    decode(runner, bundle, 1)
+    device.broken = True
+    with pytest.raises(RuntimeError, match='illegal address'):
+        decode(runner, bundle, 2)
+    del device.log[:]
+    runner.close()
+    assert device.log == ['free graph'] * 2 + ['free'] * 2 + ['close']
+    assert 'illegal address' in caplog.text
+
+
+def test_memory_is_zeroed_on_the_stream_that_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    class Api(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            answer = {'cudaDeviceGetStreamPriorityRange': (0, 0, -5),
+                      'cudaStreamCreateWithPriority': (0, 7), 'cudaMalloc': (0, 4096)}
+
+            def call(*values: int) -> tuple[int, ...]:
+                calls.append((name, *values))
+                return (1,) if name in failing else answer.get(name, (0,))
+
+            return call if name != 'cudaStreamNonBlocking' else 1
+
+    failing: set[str] = set()
+    monkeypatch.setitem(sys.modules, 'cuda.bindings.runtime', Api('runtime'))
+    cuda = Cuda()
+    del calls[:]
+    assert cuda.allocate(64) == 4096
+    assert calls == [('cudaMalloc', 64), ('cudaMemsetAsync', 4096, 0, 64, 7)]
+    failing.add('cudaMemsetAsync')
+    with pytest.raises(RuntimeError, match='CUDA'):
+        cuda.allocate(64)
+    assert calls[-1] == ('cudaFree', 4096)
 
 
 def test_a_device_without_room_gives_back_what_it_gave(bundle: Bundle) -> None:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 def _engines(bundle: Bundle, args: argparse.Namespace) -> int:
     from egomotion_ros.runtimes.engine_cache import EngineCache
     from egomotion_ros.runtimes.gpu import NO_GPU, probe_gpu
-    from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS, cached_engine
+    from egomotion_ros.runtimes.tensorrt import cached_engine, half_graphs
     if args.precision == 'int8' or args.out is not None:
         raise ValueError('int8 and --out belong to --backend onnxruntime; '
                          f'{args.backend} builds fp32 or fp16 into its cache')
@@ -61,7 +61,7 @@ def _engines(bundle: Bundle, args: argparse.Namespace) -> int:
         print(f'{error}: this shows that the graphs build; a machine with a GPU builds its own')
     cache = EngineCache()
     for graph in bundle.graphs:
-        half = args.precision == 'fp16' and graph in HALF_GRAPHS
+        half = args.precision == 'fp16' and graph in half_graphs(bundle)
         start = time.perf_counter()
         engine, built = cached_engine(bundle, graph, args.backend, gpu,
                                       'fp16' if half else 'fp32', cache, args.rebuild)

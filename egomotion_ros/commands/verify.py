@@ -82,14 +82,15 @@ def _on_gpu(bundle: Bundle, args: argparse.Namespace) \
     from egomotion_ros.runtimes.engine_cache import EngineCache
     from egomotion_ros.runtimes.gpu import probe_gpu
     from egomotion_ros.runtimes.ort import OrtRuntime
-    from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS
+    from egomotion_ros.runtimes.tensorrt import half_graphs
     gpu, cache = probe_gpu(), EngineCache()
     library = proof.backend_version(args.backend)
-    half = () if args.backend == 'onnxruntime-cuda' else HALF_GRAPHS
+    half = () if args.backend == 'onnxruntime-cuda' else half_graphs(bundle)
     runtime, report, half = proof.settle(
         bundle, OrtRuntime(bundle.graphs, args.threads),
         lambda graphs: proof.open_gpu(args.backend, bundle, graphs), half, args.cases)
-    proof.remember(cache, bundle, args.backend, library, gpu, half, report)
+    proof.remember(cache, bundle, args.backend, library, gpu, half, report,
+                   runtime.engine_hashes)
     if not proof.passed(report):
         proof.refuse(cache, bundle, runtime, args.backend, library, gpu)
         report.require()

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 import logging
+from types import MappingProxyType
 
 import numpy as np
 
@@ -40,13 +41,15 @@ class Runtime(ABC):
     Runs graphs.  ``name`` says which runtime it is, ``specs`` what each graph takes and gives.
 
     ``fallback_reason`` says why it is not a faster one (empty: it is the one that was asked for);
-    ``overwritten`` counts how often something else was written over what it holds.  A runtime is
-    not thread safe; one pipeline owns it.
+    ``overwritten`` counts how often something else was written over what it holds;
+    ``engine_hashes`` has the SHA-256 of every engine by graph, where it runs engines.  A runtime
+    is not thread safe; one pipeline owns it.
     """
 
     name: str
     fallback_reason: str = ''
     overwritten: int = 0
+    engine_hashes: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, specs: Mapping[str, GraphSpec]) -> None:
         self.specs = dict(specs)
@@ -100,7 +103,9 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     answers otherwise.  With ``'auto'`` the reasons against the backends before the one that runs
     are logged and stand in ``fallback_reason``.
 
-    Raises ValueError for another name, RuntimeError when the backend cannot run here.
+    Raises ValueError for another name, fewer than one thread or a bundle that cannot be read
+    (with ``'auto'``: by any of them), RuntimeError when the backend cannot run here, OSError when
+    its engines cannot be kept.
     """
     if backend == 'auto':
         return _open_first(bundle, threads)
@@ -125,6 +130,7 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
 def _open_first(bundle: Bundle, threads: int) -> Runtime:
     from egomotion_ros.runtimes.gpu import probe_gpu
     reasons = []
+    kind: type[Exception] = RuntimeError
     waiting = list(BACKENDS)
     try:
         probe_gpu()
@@ -134,11 +140,13 @@ def _open_first(bundle: Bundle, threads: int) -> Runtime:
     for name in waiting:
         try:
             runtime = open_runtime(name, bundle, threads)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ValueError) as error:
+            # A session that does not open, a cache that cannot be written: the next may run.
             reasons.append(f'{name}: {error}')
+            kind = ValueError if isinstance(error, ValueError) else kind
             continue
         runtime.fallback_reason = '; '.join(reasons)
         if reasons:
             _log.warning('the models run on %s because of %s', name, runtime.fallback_reason)
         return runtime
-    raise RuntimeError('no backend runs here: ' + '; '.join(reasons))
+    raise kind('no backend runs here: ' + '; '.join(reasons))

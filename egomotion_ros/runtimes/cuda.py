@@ -10,6 +10,7 @@ what the bindings return; callers do not look into them.
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import ctypes
 from importlib import import_module
 from typing import Any
@@ -41,9 +42,15 @@ class Cuda:
         return answer[1] if len(answer) == 2 else answer[1:]
 
     def allocate(self, size: int) -> int:
-        """Return ``size`` bytes of device memory, zeroed."""
+        """Return ``size`` bytes of device memory; zeroing it is queued."""
         pointer = int(self._check(self._api.cudaMalloc(size)))
-        self._check(self._api.cudaMemset(pointer, 0, size))
+        try:
+            # On this stream: a non-blocking one does not wait for the default stream.
+            self._check(self._api.cudaMemsetAsync(pointer, 0, size, self.stream))
+        except RuntimeError:
+            with contextlib.suppress(RuntimeError):
+                self.free(pointer)
+            raise
         return pointer
 
     def free(self, pointer: int) -> None:
@@ -102,6 +109,6 @@ class Cuda:
 
     def close(self) -> None:
         """Destroy the stream; nothing may be queued any more."""
-        if self.stream:
-            self._check(self._api.cudaStreamDestroy(self.stream))
-            self.stream = 0
+        stream, self.stream = self.stream, 0
+        if stream:
+            self._check(self._api.cudaStreamDestroy(stream))

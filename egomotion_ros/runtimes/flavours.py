@@ -14,6 +14,7 @@ whose states overflow float16 (Gemma 2), and fewer digits.
 from __future__ import annotations
 
 from pathlib import Path
+import tempfile
 
 import ml_dtypes
 import numpy as np
@@ -39,19 +40,38 @@ def half_precision(path: Path, kind: str = 'float16') -> onnx.ModelProto:
     if kind not in ('float16', 'bfloat16'):
         raise ValueError(f"kind {kind!r}: expected 'float16' or 'bfloat16'")
     try:
-        proto = onnx.load(path)
+        with tempfile.TemporaryDirectory() as folder:
+            # Through files: no message of protobuf, which a graph in memory would have to be
+            # for this, holds 2 GB of weights.
+            typed = Path(folder) / 'typed.onnx'
+            onnx.shape_inference.infer_shapes_path(path, typed)
+            proto = onnx.load(typed, load_external_data=False)
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:  # protobuf, onnx and the file system raise unrelated classes
         raise ValueError(f'{path}: no readable ONNX graph ({error})') from None
     brain = kind == 'bfloat16'
     exact = {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer
              if brain and item.data_type == TensorProto.FLOAT}
     proto = convert_float_to_float16(
-        proto, keep_io_types=True,
+        proto, keep_io_types=True, disable_shape_infer=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_KEEP, *(_NO_BFLOAT16 if brain else ())],
         node_block_list=sorted(_angle_nodes(proto.graph)))
     if brain:
         _to_bfloat16(proto.graph, exact)
     return proto
+
+
+def write_half_precision(path: Path, folder: Path, kind: str = 'float16') -> Path:
+    """
+    Write :func:`half_precision` of a graph file to ``folder``, weights in a file beside it.
+
+    Graph and weights may be larger than the 2 GB a message of protobuf holds.  Returns where the
+    graph is.
+    """
+    target = folder / path.name
+    onnx.save(half_precision(path, kind), target, save_as_external_data=True,
+              location=f'{path.stem}.weights')
+    return target
 
 
 def _to_bfloat16(graph: onnx.GraphProto, exact: dict[str, np.ndarray]) -> None:

@@ -28,7 +28,7 @@ from egomotion_ros.bundle import (
 )
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.proof import settle
-from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS
+from egomotion_ros.runtimes.tensorrt import half_graphs
 from egomotion_ros.runtimes.timing import interleave, plan_actions
 
 if TYPE_CHECKING:
@@ -72,15 +72,15 @@ def build_int8(bundle: Bundle, out: Path, cases: int = 16, threads: int = 2,
         raise ValueError(f'{bundle.directory} is an int8 flavour already')
     reference = OrtRuntime(bundle.graphs, threads)
     with tempfile.TemporaryDirectory() as folder:
-        small = {}
-        for name in HALF_GRAPHS:
+        small, large = {}, half_graphs(bundle)
+        for name in large:
             path = Path(folder) / f'{name}.onnx'
             quantise(bundle.graphs[name].path, path)
             small[name] = dataclasses.replace(bundle.graphs[name], path=path)
         runtime, report, graphs = settle(
             bundle, reference,
             lambda names: OrtRuntime({**bundle.graphs, **{name: small[name] for name in names}},
-                                     threads), HALF_GRAPHS, cases)
+                                     threads), large, cases)
         try:
             if not graphs:
                 raise ValueError('no graph follows float32 closely enough in int8; '

@@ -4,12 +4,14 @@
 A GPU backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
 
 The verdict (which graphs may run in float16, or that it is refused) is kept beside the engines,
-for this bundle, library, GPU and driver; another of any of them is proven anew.
+for this bundle, library, GPU, driver and these very engines; another of any of them, also a
+rebuilt one, is proven anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 import hashlib
 import logging
 from typing import TYPE_CHECKING
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Prompts compared when a robot starts; `egomotion verify` compares more.
 FIRST_LOAD_CASES = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a backend ``passed``, with which graphs in float16, and its engines' SHA-256."""
+
+    passed: bool
+    half: tuple[str, ...]
+    engines: dict[str, str]
 
 
 def passed(report: ParityReport) -> bool:
@@ -78,20 +89,23 @@ def note_name(bundle: Bundle, backend: str, version: str, gpu: Gpu) -> str:
 
 
 def verdict(cache: EngineCache, bundle: Bundle, backend: str, version: str,
-            gpu: Gpu) -> tuple[bool, tuple[str, ...]] | None:
-    """Return whether it passed and its float16 graphs; ``None`` when it was never proven."""
+            gpu: Gpu) -> Verdict | None:
+    """Return the verdict on a backend; ``None`` when it was never proven."""
     note = cache.read_note(note_name(bundle, backend, version, gpu))
-    half = note.get('float16')
-    if type(note.get('passed')) is not bool or not isinstance(half, list):
+    half, engines = note.get('float16'), note.get('engines')
+    if type(note.get('passed')) is not bool or not isinstance(half, list) \
+            or not isinstance(engines, dict):
         return None
-    return bool(note['passed']), tuple(name for name in bundle.graphs if name in half)
+    return Verdict(bool(note['passed']), tuple(name for name in bundle.graphs if name in half),
+                   engines)
 
 
 def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, gpu: Gpu,
-             half: tuple[str, ...], report: ParityReport) -> None:
-    """Keep a verdict."""
+             half: tuple[str, ...], report: ParityReport, engines: Mapping[str, str]) -> None:
+    """Keep a verdict on ``engines``, the ``engine_hashes`` of the runtime that was compared."""
     cache.write_note(note_name(bundle, backend, version, gpu), {
-        'passed': passed(report), 'float16': list(half), 'parity': report.as_dict()})
+        'passed': passed(report), 'float16': list(half), 'engines': dict(engines),
+        'parity': report.as_dict()})
 
 
 def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
@@ -99,22 +113,33 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
     Open ``'tensorrt'``, ``'tensorrt-rtx'`` or ``'onnxruntime-cuda'``, proven on this device.
 
     Float16 is used where ``egomotion verify`` found it good; a first load proves float32.
-    Raises RuntimeError when it cannot run here, or answers otherwise than the CPU.
+    Engines other than those that were proven (rebuilt, or after damage an older one) are proven
+    before they are used.  Raises RuntimeError when it cannot run here, or answers otherwise than
+    the CPU; ValueError for fewer than one thread or a bundle that cannot be read; OSError when
+    the cache cannot be written.
     """
     gpu, cache = probe_gpu(), EngineCache()
     version = backend_version(backend)
     known = verdict(cache, bundle, backend, version, gpu)
-    if known is not None and not known[0]:
+    if known is not None and not known.passed:
         raise RuntimeError(f'{backend} {version} was refused on {gpu.name}: it answers otherwise '
                            f'than the CPU; `egomotion verify --backend {backend}` tries again')
-    runtime = open_gpu(backend, bundle, () if known is None else known[1])
-    if known is not None:
+    half = () if known is None else known.half
+    runtime = open_gpu(backend, bundle, half)
+    if known is not None and known.engines == dict(runtime.engine_hashes):
         return runtime
     try:
         reference = OrtRuntime(bundle.graphs, threads)
-        report = compare(bundle, reference, runtime, FIRST_LOAD_CASES, progress=False)
-        reference.close()
-        remember(cache, bundle, backend, version, gpu, (), report)
+        try:
+            report = compare(bundle, reference, runtime, FIRST_LOAD_CASES, progress=False)
+        finally:
+            reference.close()
+        remember(cache, bundle, backend, version, gpu, half, report, runtime.engine_hashes)
+    except BaseException:
+        # No verdict: the engines may be good, and stay.
+        runtime.close()
+        raise
+    try:
         report.require()
     except ValueError as error:
         refuse(cache, bundle, runtime, backend, version, gpu)

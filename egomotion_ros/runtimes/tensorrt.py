@@ -13,13 +13,16 @@ All memory is taken once.  A call writes its inputs into pinned memory and launc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import hashlib
+import logging
 from pathlib import Path
+import tempfile
 from typing import Any
 
 import numpy as np
 
-from egomotion_ros.bundle import Bundle, GraphSpec
+from egomotion_ros.bundle import PARALLEL_GRAPHS, Bundle, GraphSpec
 from egomotion_ros.runtimes.base import Held, Runtime
 from egomotion_ros.runtimes.buffers import (
     ALIASES,
@@ -33,10 +36,17 @@ from egomotion_ros.runtimes.engine_build import build_engine, import_tensorrt
 from egomotion_ros.runtimes.engine_cache import EngineCache, EngineKey
 from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
 
-__all__ = ['HALF_GRAPHS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine', 'probe_gpu']
+__all__ = ['HALF_GRAPHS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine', 'half_graphs',
+           'probe_gpu']
 
+_log = logging.getLogger(__name__)
 #: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
-HALF_GRAPHS = ('prefill', 'decode', 'condition', 'step')
+HALF_GRAPHS = ('prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step')
+
+
+def half_graphs(bundle: Bundle) -> tuple[str, ...]:
+    """Those of :data:`HALF_GRAPHS` that a bundle has."""
+    return tuple(name for name in HALF_GRAPHS if name in bundle.graphs)
 
 
 def cached_engine(bundle: Bundle, graph: str, backend: str, gpu: Gpu, precision: str,
@@ -50,11 +60,13 @@ def cached_engine(bundle: Bundle, graph: str, backend: str, gpu: Gpu, precision:
     path = bundle.graphs[graph].path
 
     def build(timing: bytes) -> Any:
-        source: Path | bytes = path
-        if precision == 'fp16':
-            from egomotion_ros.runtimes.flavours import half_precision
-            source = half_precision(path).SerializeToString()
-        return build_engine(trt, source, label=f'{graph} {precision}', timing=timing)
+        label = f'{graph} {precision}'
+        if precision != 'fp16':
+            return build_engine(trt, path, label=label, timing=timing)
+        from egomotion_ros.runtimes.flavours import write_half_precision
+        with tempfile.TemporaryDirectory(dir=cache.folder, prefix='.half-') as folder:
+            return build_engine(trt, write_half_precision(path, Path(folder)), label=label,
+                                timing=timing)
 
     key = EngineKey.of(bundle, graph, backend, str(trt.__version__), gpu, precision)
     return cache.get(key, build, bundle.weights_path.stat().st_size, rebuild)
@@ -160,20 +172,32 @@ class EngineRunner(Runtime):
                              self._device + rows.place, width, count)
 
     def close(self) -> None:
-        """Free captured graphs, then contexts, then memory: the order CUDA asks for."""
+        """
+        Free captured graphs, then contexts, then memory: the order CUDA asks for.
+
+        Never raises: on a device that failed every call answers with that failure, which was
+        raised where it happened; all that can be freed is.
+        """
         if self._host:
-            self._cuda.wait()
+            _try_to(self._cuda.wait)
         for captured in self._captured.values():
-            self._cuda.free_graph(captured)
+            _try_to(self._cuda.free_graph, captured)
         self._captured.clear()
         self._contexts.clear()
         self._pinned.clear()
         if self._device:
-            self._cuda.free(self._device)
+            _try_to(self._cuda.free, self._device)
         if self._host:
-            self._cuda.free_pinned(self._host)
+            _try_to(self._cuda.free_pinned, self._host)
         self._device = self._host = 0
-        self._cuda.close()
+        _try_to(self._cuda.close)
+
+
+def _try_to(work: Callable[..., None], *values: Any) -> None:
+    try:
+        work(*values)
+    except RuntimeError as error:
+        _log.warning('the device did not let go of everything: %s', error)
 
 
 class TensorRtRuntime(EngineRunner):
@@ -193,6 +217,8 @@ class TensorRtRuntime(EngineRunner):
         engines = {name: cached_engine(bundle, name, backend, self.gpu,
                                        'fp16' if name in half else 'fp32', EngineCache())[0]
                    for name in bundle.graphs}
+        self.engine_hashes = {name: hashlib.sha256(data).hexdigest()
+                              for name, data in engines.items()}
         cuda = Cuda()
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engines: dict[str, Any] = {}
@@ -209,7 +235,7 @@ class TensorRtRuntime(EngineRunner):
         except BaseException:
             contexts.clear()
             self._engines.clear()
-            cuda.close()
+            _try_to(cuda.close)
             raise
 
     def refuse(self, bundle: Bundle) -> bool:

@@ -151,3 +151,7 @@ def test_reasoner_learns_where_hands_go(episodes):
         optimiser.step()
     assert np.isfinite(loss.item())
     assert seen[-1][0] < 0.5 * seen[0][0] and seen[-1][1] < 0.7 * seen[0][1]
+
+
+def test_motions_of_all_actions_start_at_rest(episodes):
+    assert not episodes.bank.under_way().any()

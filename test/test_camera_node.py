@@ -23,8 +23,10 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMsg
 
+from egomotion_ros.nodes import camera_node
 from egomotion_ros.nodes.camera_node import CameraNode
 from egomotion_ros.nodes.conversions import time_from_msg
+from egomotion_ros.nodes.sources import Frame
 
 _COUNT = itertools.count()
 
@@ -125,6 +127,37 @@ def test_a_damaged_picture_is_left_out_and_the_rest_is_played(tmp_path):
         player.until(lambda: len({message.data[0] for message in player.images}) >= 2)
         assert {message.data[0] for message in player.images} == {0, 20}
         assert player.node.problem is None
+
+
+class SlowSource:
+    """Thirty pictures a round; ``opening``, ``decoding`` and ``reading`` take these seconds."""
+
+    name, period, calibration = 'slow', 20_000_000, None
+
+    def __init__(self, opening: float, decoding: float, reading: float) -> None:
+        self.opening, self.decoding, self.reading = opening, decoding, reading
+
+    def frames(self, warn) -> Iterator[Frame]:
+        time.sleep(self.opening)
+        for i in range(30):
+            time.sleep(self.decoding)
+            yield Frame(i * self.period, self.read)
+
+    def read(self) -> np.ndarray:
+        time.sleep(self.reading)
+        return np.zeros((30, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize('slow', [(0.8, 0.0, 0.0), (0.0, 0.1, 0.0), (0.0, 0.0, 0.8)])
+def test_a_recording_that_is_slow_to_come_is_played_as_fast_as_it_comes(monkeypatch, slow):
+    source = SlowSource(*slow)
+    monkeypatch.setattr(camera_node, 'open_source', lambda path, rate: source)
+    with playing(path='slow', loop=True) as player:
+        player.until(lambda: len(player.images) >= 5)
+    assert (np.diff([time_from_msg(m.header.stamp) for m in player.images]) > 0).all()
+    # The stamp is the time of publishing or shortly before, not that of a plan long missed.
+    assert min(player.delays) >= 0
+    assert np.median(player.delays) < 0.5e9
 
 
 def test_a_folder_of_nothing_but_damage_ends_with_an_error(tmp_path):

@@ -6,7 +6,8 @@ Plays a recorded head camera: a video, a folder of pictures or an Aria VRS file.
 Publishes ``image`` (rgb8) and ``camera_info``.  Stamps are honest: the time of the first picture
 is where playing began on the ROS clock, and every other stamp keeps the recording's own distance
 to it (divided by ``rate``).  An image is published when its stamp is due, never before; one that
-is already late by more than a period is passed over and counted.
+is already late by more than a period is passed over and counted.  Where that does not help for
+half a second, because pictures come slower than they were recorded, the rest is played later.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from egomotion_ros.nodes.sources import Calibration, load_calibration, open_sour
 #: Longest sleep (ns): so often a clock that was set back is noticed; on simulated time, which
 #: does not wake a sleeper, the precision of the stamps' due times.
 NAP, SIM_NAP = 200_000_000, 10_000_000
+#: Longest time (ns) without a picture, and longest lag of one, before playing goes on later.
+PATIENCE = 500_000_000
 
 
 class CameraNode(Node):
@@ -109,29 +112,39 @@ class CameraNode(Node):
             self._done = True
 
     def _play_once(self, start: int) -> int:
-        """Play from ``start`` (ns, ROS clock); return when the next round is due."""
+        """Play from ``start`` (ns, ROS clock) at the earliest; return when the next is due."""
         rate = self._value('rate')
         period = round(self._source.period / rate)
         end, shown, damaged, self.dropped = start, 0, 0, 0
+        last: int | None = None  # when a picture was shown, at first when the recording was open
         for frame in self._source.frames(self.get_logger().warning):
+            now = self._now()
+            if last is None:
+                start, last = max(start, now), now
             stamp = start + round(frame.time / rate)
+            if now > stamp + period:
+                if now - last <= PATIENCE:
+                    self.dropped += 1
+                    end = stamp + period
+                    continue
+                start, stamp = start + now - stamp, now
             end = stamp + period
-            if self._now() > end:
-                self.dropped += 1
-                continue
             try:
                 image = frame.read()
             except ValueError as error:
                 damaged += 1
                 self.get_logger().warning(f'left out: {error}')
                 continue
+            lag = self._now() - stamp
+            if lag > (PATIENCE if shown else 0):
+                start, stamp, end = start + lag, stamp + lag, end + lag
             moved = self._sleep_until(stamp)
             if self._ending.is_set():
                 return start
             if moved:  # the clock was set back: play on from its present time
                 start, stamp, end = start + moved, stamp + moved, end + moved
             self._publish(image, stamp)
-            shown += 1
+            shown, last = shown + 1, self._now()
         if not shown and damaged:
             raise ValueError(f'{self._source.name}: none of its {damaged} pictures is readable')
         if not self._value('loop'):

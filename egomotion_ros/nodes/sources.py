@@ -230,6 +230,7 @@ class VideoFile:
         first, previous, count = None, -1, 0
         with self._open() as container:
             stream = container.streams.video[0]
+            stream.thread_type = 'AUTO'  # a large video is decoded on several cores
             decoder = container.decode(stream)
             while True:
                 try:

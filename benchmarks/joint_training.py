@@ -22,6 +22,7 @@ COLUMNS = {'within': 'walks at their goal', 'swapped_within': 'same, states swap
 
 def run_all(args: argparse.Namespace) -> list[dict]:
     """Train what is not yet there; returns one record per arm and seed."""
+    from egomotion_ros.models.checkpoints import save_json
     from egomotion_ros.training.joint import ARMS, train_pair
     records = []
     for seed in range(args.seeds):
@@ -32,7 +33,7 @@ def run_all(args: argparse.Namespace) -> list[dict]:
                 curves = train_pair(args.config, arm, seed, args.episodes,
                                     args.runs / 'tokenizer', args.runs / 'autoencoder',
                                     args.val, folder)
-                done.write_text(json.dumps(curves))
+                save_json(curves, done)
             records.append({'arm': arm, 'seed': seed, **json.loads(done.read_text())})
     return records
 

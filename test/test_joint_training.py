@@ -4,14 +4,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from fixtures_bundle import tiny_models
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from egomotion_ros.data.episodes import write_episodes
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import OBJECT_COLUMNS
+from egomotion_ros.models.checkpoints import save_model
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
-from egomotion_ros.training.joint import Pair, gradient_cosine, pair_loss
+from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.training import joint
+from egomotion_ros.training.joint import Pair, Rows, gradient_cosine, pair_loss, train_pair
 
 VLM = {'model_type': 'egomotion_vlm', 'image_size': 32, 'stem': [16, 16, 16],
        'text_config': {'vocab_size': 64, 'hidden_size': 16, 'intermediate_size': 24,
@@ -98,3 +107,66 @@ def test_cosine_of_hand_made_gradients() -> None:
 def test_an_unknown_arm_is_refused(pair: Pair, batch: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match='sideways'):
         loss_and_gradient(pair, batch, 'sideways')
+
+
+def test_rows_of_a_run_that_goes_on_are_those_before_its_checkpoint(tmp_path: Path) -> None:
+    rows = Rows(tmp_path, 0)
+    for step in range(6):
+        rows.add('train', step, {'loss': float(step)})
+    for step in (2, 4, 6):
+        rows.add('val', step, {'within': 0.5})
+    with (tmp_path / 'rows.jsonl').open('a') as file:
+        file.write('{"part": "train", "st')
+    kept = Rows(tmp_path, 4).parts
+    assert [row['step'] for row in kept['train']] == [0, 1, 2, 3]
+    # The checkpoint of step 4 is not validated a second time.
+    assert kept['val'] == [{'step': 2, 'within': 0.5}, {'step': 4, 'within': 0.5}]
+    assert Rows(tmp_path, 6).parts == kept
+    assert Rows(tmp_path, 0).parts == {'train': [], 'val': []}
+
+
+def test_a_pair_that_was_cut_off_has_the_rows_of_one_that_was_not(
+        gait_bank: MotionBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_episodes(tmp_path / 'episodes', 'train', 8, bank=gait_bank)
+    autoencoder = tiny_models().autoencoder
+    save_model(autoencoder, 'autoencoder', tmp_path / 'autoencoder')
+    tokenizer = MotionTokenizer(TokenizerConfig(
+        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=8, levels=2))
+    tokenizer.scale.set(autoencoder.scale.mean, autoencoder.scale.std)
+    save_model(tokenizer, 'tokenizer', tmp_path / 'tokenizer')
+    config = tmp_path / 'joint.yaml'
+    config.write_text(yaml.safe_dump({
+        'model': {'vlm': VLM | {'image_size': 128, 'stem': [8, 8, 16, 16]}, 'layer': 2,
+                  'codes': 8, 'levels': 2, 'text_tokens': 64, 'text_vocabulary': 300,
+                  'generator': {'width': 16, 'heads': 2, 'layers': 1, 'hidden': 16}},
+        'training': {'steps': 4, 'batch': 2, 'warmup': 1, 'save_every': 2, 'validate_every': 2},
+        'data': {'questions': 2}}))
+
+    def run(out: str) -> dict[str, list[dict[str, float]]]:
+        return train_pair(config, 'joint', 1, tmp_path / 'episodes', tmp_path / 'tokenizer',
+                          tmp_path / 'autoencoder', tmp_path / 'episodes', tmp_path / out)
+
+    monkeypatch.setattr(joint, 'COSINE_EVERY', 1)
+    whole = run('whole')
+    assert [row['step'] for row in whole['train']] == [0, 1, 2, 3]
+    assert [row['step'] for row in whole['val']] == [2, 4]
+    loss = joint.pair_loss
+
+    def cut(*args: object) -> tuple[torch.Tensor, dict[str, float]]:
+        cut.left -= 1
+        if cut.left < 0:
+            raise KeyboardInterrupt
+        return loss(*args)
+
+    cut.left = 3
+    monkeypatch.setattr(joint, 'pair_loss', cut)
+    with pytest.raises(KeyboardInterrupt):
+        run('cut')
+    monkeypatch.setattr(joint, 'pair_loss', loss)
+    assert run('cut') == whole
+    # Nothing is left to train; what was measured is still there, and a missing end is measured.
+    assert run('cut') == whole
+    lines = (tmp_path / 'cut' / 'rows.jsonl').read_text().splitlines(keepends=True)
+    (tmp_path / 'cut' / 'rows.jsonl').write_text(''.join(
+        line for line in lines if '"part": "val", "step": 4' not in line))
+    assert run('cut') == whole

@@ -15,11 +15,11 @@ from egomotion_ros.cli import main
 from egomotion_ros.commands.train import STAGES
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.instructions import ACTIONS
-from egomotion_ros.data.library import Take, save_library
+from egomotion_ros.data.library import MotionLibrary, Take, save_library
 from egomotion_ros.evaluation.captions import EVALUATED, EpisodeTexts, caption, meaning
 from egomotion_ros.evaluation.evaluator import Evaluator
 from egomotion_ros.models.checkpoints import build, load_model
-from egomotion_ros.training.evaluator import held_out_precision
+from egomotion_ros.training.evaluator import LibraryTexts, held_out_precision
 from egomotion_ros.types import HumanMotion
 
 SMALL = """
@@ -78,6 +78,27 @@ def test_training_teaches_which_text_goes_with_which_motion(trained, episodes) -
     assert untrained['R@3'] < 0.25
     assert learned['R@3'] > 2 * untrained['R@3']
     assert learned['R@1'] <= learned['R@2'] <= learned['R@3']
+
+
+def test_labels_that_do_not_fit_are_left_out_before_training(episodes, tmp_path, capsys) -> None:
+    def take(name: str, label: str) -> Take:
+        motion = walking_motion(1.2, 4.0)
+        return Take(name, name, label, 'walk', 'train', f'{name}.bvh', motion.frames, 1.0, 0.0,
+                    False, False, motion)
+    letters = np.random.default_rng(0).integers(ord('a'), ord('z') + 1, 300)
+    tokens, characters = ''.join(map(chr, letters)), 'walk ' * 100
+    save_library(tmp_path / 'library', [take('one', 'walk on'), take('two', tokens),
+                                        take('three', characters)])
+    (tmp_path / 'evaluator.yaml').write_text(SMALL.replace('60', '3').replace('0.1}', '0.5}'))
+    assert main(['train', 'evaluator', '--config', str(tmp_path), '--library',
+                 str(tmp_path / 'library'), '--episodes', str(episodes), '--out', str(tmp_path),
+                 '--threads', '1']) == 0
+    said = capsys.readouterr().out
+    # Each take counts with its mirror image.
+    assert said.count('2 takes left out') == 2
+    save_library(tmp_path / 'none', [take('two', characters)])
+    with pytest.raises(ValueError, match='no label'):
+        LibraryTexts(MotionLibrary.open(tmp_path / 'none'))
 
 
 def test_embeddings_do_not_depend_on_the_company(trained, episodes) -> None:

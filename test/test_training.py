@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
+from egomotion_ros.models.checkpoints import load_tensors, save_tensors
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.training.generator import flow_loss
@@ -41,10 +43,8 @@ def toy_loss(model: MotionGenerator, rng: np.random.Generator, step: int
                      rng, 0.1, torch.zeros(16, dtype=torch.bool), 0.0)
 
 
-def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
-    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
-    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
-
+def cut_run(config: TrainingConfig, out: Path) -> None:
+    """Train until step 6, where the run is cut off."""
     def interrupted(model: torch.nn.Module, rng: np.random.Generator, step: int
                     ) -> tuple[torch.Tensor, dict[str, float]]:
         if step == 6:
@@ -52,10 +52,57 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> 
         return toy_loss(model, rng, step)
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_generator(), 'generator', config, interrupted, tmp_path / 'cut')
+        train(make_generator(), 'generator', config, interrupted, out)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
+    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
+    cut_run(config, tmp_path / 'cut')
     resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_run_killed_between_its_files_goes_on_from_one_of_them(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
+    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
+    cut_run(config, tmp_path / 'cut')
+    # The weights of step 8 were written, the state of the run was not.
+    shutil.copy(tmp_path / 'whole' / 'model.safetensors', tmp_path / 'cut')
+    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
+    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
+    cut_run(config, tmp_path / 'cut')
+    path = tmp_path / 'cut' / 'training.safetensors'
+    save_tensors({k: v for k, v in load_tensors(path).items() if k == 'step' or k.startswith(
+        ('model/', 'optimizer/'))}, path)
+    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('change', [{'seed': 1}, {'batch': 8}])
+def test_a_run_does_not_go_on_with_other_draws(tmp_path: Path, change: dict[str, int]) -> None:
+    config = TrainingConfig(steps=1, batch=16)
+    train(make_generator(), 'generator', config, toy_loss, tmp_path)
+    with pytest.raises(ValueError, match=f'has {next(iter(change))}'):
+        train(make_generator(), 'generator', replace(config, steps=2, **change), toy_loss,
+              tmp_path)
+
+
+def test_a_run_does_not_go_on_in_other_processes(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=1, batch=16)
+    train(make_generator(), 'generator', config, toy_loss, tmp_path)
+    path = tmp_path / 'training.safetensors'
+    save_tensors(load_tensors(path) | {'num_processes': torch.tensor(2)}, path)
+    with pytest.raises(ValueError, match='has num_processes 2, not 1'):
+        train(make_generator(), 'generator', config, toy_loss, tmp_path)
 
 
 def test_stages_of_different_precision_follow_each_other(tmp_path: Path) -> None:

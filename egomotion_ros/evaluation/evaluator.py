@@ -37,12 +37,12 @@ class Evaluator:
     @torch.no_grad()
     def texts(self, texts: list[str]) -> np.ndarray:
         """Embed texts: (N, 512) float64."""
-        rows = []
+        rows, device = [], next(self.model.parameters()).device
         for first in range(0, len(texts), _BATCH):
             ids, mask = zip(*map(self.text.encode, texts[first:first + _BATCH]), strict=True)
-            rows.append(self.model.embed_text(torch.from_numpy(np.stack(ids)),
-                                              torch.from_numpy(np.stack(mask))))
-        return torch.cat(rows).double().numpy()
+            rows.append(self.model.embed_text(torch.from_numpy(np.stack(ids)).to(device),
+                                              torch.from_numpy(np.stack(mask)).to(device)))
+        return torch.cat(rows).double().cpu().numpy()
 
     @torch.no_grad()
     def features(self, features: np.ndarray) -> np.ndarray:
@@ -51,10 +51,11 @@ class Evaluator:
             raise ValueError(f'expected features (N, T >= {WINDOW}, {FEATURE_DIM}), '
                              f'got {features.shape}')
         frames = min(features.shape[1] // WINDOW * WINDOW, EVALUATED)
+        device = next(self.model.parameters()).device
         rows = [self.model.embed_motion(torch.from_numpy(np.asarray(
-            features[first:first + _BATCH, :frames], np.float32)))
+            features[first:first + _BATCH, :frames], np.float32)).to(device))
             for first in range(0, len(features), _BATCH)]
-        return torch.cat(rows).double().numpy()
+        return torch.cat(rows).double().cpu().numpy()
 
     def motions(self, motions: list[HumanMotion]) -> np.ndarray:
         """Embed motions of one length: (N, 512) float64."""

@@ -58,7 +58,8 @@ def standardise(model: MotionAutoencoder, corpus: MotionCorpus, samples: int = 2
 def held_out_error(model: nn.Module, windows: list[Tensor]) -> dict[str, float]:
     """Pelvis- and heading-aligned MPJPE over frames (mm), and drift of the path (m)."""
     errors, drift = [], []
-    for window in windows:
+    device = next(model.parameters()).device
+    for window in (window.to(device) for window in windows):
         answer = reconstruct(model, window)
         errors.append(aligned_error(answer, window).flatten())
         a, b = integrate_root(answer), integrate_root(window)
@@ -88,7 +89,7 @@ def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
              ) -> tuple[Tensor, dict[str, float]]:
         total, figures = torch.zeros(()), {}
         parts = corpus.sample(rng, config.batch)
-        for truth in parts:
+        for truth in (part.to(processes().device) for part in parts):
             answer, *_, penalty = network(truth)
             value, figures = reconstruction_loss(answer, truth, model.scale.std)
             total = total + (value + weight * penalty) * len(truth) / config.batch

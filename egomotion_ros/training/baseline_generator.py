@@ -96,6 +96,8 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
     usable = np.flatnonzero(motion >= 0)
     latents = bank_latents(autoencoder, bank.features)
     moving = torch.from_numpy(bank.under_way())
+    device = processes().device
+    autoencoder.to(device)
     generator = build('generator', {
         **settings, 'channels': autoencoder.config.channels, 'windows': PLAN_WINDOWS,
         'state_width': source.rows(usable[:1])[0].shape[-1]})
@@ -107,8 +109,10 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
         chosen = np.sort(rng.choice(usable, config.batch))
         index = motion[chosen]
         truth = torch.from_numpy(np.asarray(bank.features[index], np.float32))
-        return flow_loss(network, autoencoder, latents[index], truth, *source.rows(chosen), rng,
-                         drop, moving[index], path_weight, feet_weight)
+        target, truth, states, mask, under_way = (part.to(device) for part in (
+            latents[index], truth, *source.rows(chosen), moving[index]))
+        return flow_loss(network, autoencoder, target, truth, states, mask, rng, drop, under_way,
+                         path_weight, feet_weight)
 
     validate = None
     if val_dir is not None:
@@ -124,12 +128,14 @@ def held_out_figures(generator: torch.nn.Module, autoencoder: MotionAutoencoder,
                      held: Conditions) -> dict[str, float]:
     """Share of held-out walks that end at their goals, and their median distance (m)."""
     index = np.flatnonzero(held.episodes.motion >= 0)[:_HELD_OUT]
-    states, mask = held.rows(index)
+    device = next(generator.parameters()).device
+    states, mask = (part.to(device) for part in held.rows(index))
     rng = torch.Generator().manual_seed(0)
-    noise = torch.randn(len(index), PLAN_WINDOWS, autoencoder.config.channels, generator=rng)
+    noise = torch.randn(len(index), PLAN_WINDOWS, autoencoder.config.channels,
+                        generator=rng).to(device)
     answer = generator.sample(noise, states, mask, torch.zeros_like(noise),
-                              torch.zeros(noise.shape[:2]))
-    goal = torch.from_numpy(np.asarray(held.episodes.goal[index], np.float32))
-    action = torch.from_numpy(held.episodes.action[index].astype(np.int64))
+                              torch.zeros(noise.shape[:2], device=device))
+    goal = torch.from_numpy(np.asarray(held.episodes.goal[index], np.float32)).to(device)
+    action = torch.from_numpy(held.episodes.action[index].astype(np.int64)).to(device)
     within, metres = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
     return {'told_within': within, 'told_metres': metres}

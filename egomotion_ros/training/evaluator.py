@@ -9,11 +9,13 @@ from the training split of both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from egomotion_ros.body.edits import mirror
 from egomotion_ros.body.features import motion_to_features
@@ -24,8 +26,8 @@ from egomotion_ros.evaluation.evaluator import Evaluator
 from egomotion_ros.evaluation.hml3d import GROUP, TOP, matching_distance, r_precision
 from egomotion_ros.models.checkpoints import build
 from egomotion_ros.models.evaluator import MotionEvaluator
-from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.text import TextEncoder, clean_instruction
+from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.motions import CROP
 
 #: Held-out episodes that are ranked in validation, and captions the tokenizer is learned from.
@@ -46,6 +48,19 @@ class LibraryTexts:
                 self.takes.append((motion_to_features(motion).astype(np.float32), take.label))
         if not self.takes:
             raise ValueError(f'{library.folder}: no training take has {CROP} frames or more')
+        self.keep(clean_instruction)
+
+    def keep(self, read: Callable[[str], object]) -> None:
+        """
+        Leave out takes whose label ``read`` refuses, and say how many.
+
+        Raises ValueError when none is left.
+        """
+        kept = [take for take in self.takes if _reads(read, take[1])]
+        if not kept:
+            raise ValueError('no label of the library can be read: ' + self.takes[0][1][:60])
+        _say_left_out(len(self.takes) - len(kept), 'takes')
+        self.takes = kept
         weights = np.array([len(f) - CROP + 1 for f, _ in self.takes], np.float64)
         self.weights = weights / weights.sum()
 
@@ -58,6 +73,28 @@ class LibraryTexts:
             crops.append(features[start:start + CROP])
             labels.append(label)
         return np.stack(crops), labels
+
+
+def _reads(read: Callable[[str], object], text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _say_left_out(count: int, what: str) -> None:
+    if count:
+        tqdm.write(f'evaluator: {count} {what} left out, their texts are empty or too long')
+
+
+def keep_captions(texts: EpisodeTexts, read: Callable[[str], object]) -> None:
+    """Leave out episodes whose caption ``read`` refuses; ValueError when none is left."""
+    kept = np.array([_reads(read, texts.text(n)) for n in range(len(texts))], bool)
+    if not kept.any():
+        raise ValueError(f'{texts.set.folder}: no caption can be read: {texts.text(0)[:60]}')
+    _say_left_out(int((~kept).sum()), 'episodes')
+    texts.index = texts.index[kept]
 
 
 def train_evaluator(config_path: Path, library_dir: Path, episodes_dir: Path, out: Path,
@@ -78,6 +115,11 @@ def train_evaluator(config_path: Path, library_dir: Path, episodes_dir: Path, ou
     text = TextEncoder.train(read, model.config.text_vocabulary, model.config.text_tokens)
     Path(out).mkdir(parents=True, exist_ok=True)
     text.save(Path(out) / 'text.json')
+    takes.keep(text.encode)
+    for captions in (episodes, held_out):
+        if captions is not None:
+            keep_captions(captions, text.encode)
+    device = processes().device
     rows = np.concatenate([*(f for f, _ in takes.takes), *episodes.features(
         rng.integers(len(episodes), size=min(len(episodes), 2000)))])
     model.scale.set(torch.from_numpy(rows.mean(axis=0)),
@@ -97,10 +139,12 @@ def train_evaluator(config_path: Path, library_dir: Path, episodes_dir: Path, ou
             keys += labels
         numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         ids, mask = zip(*map(text.encode, texts), strict=True)
-        value, squared = network(parts, torch.from_numpy(np.stack(ids)),
-                                 torch.from_numpy(np.stack(mask)),
-                                 torch.tensor([numbers[key] for key in keys]))
-        first = (squared.argmin(dim=1) == torch.arange(len(squared))).float().mean()
+        value, squared = network([part.to(device) for part in parts],
+                                 torch.from_numpy(np.stack(ids)).to(device),
+                                 torch.from_numpy(np.stack(mask)).to(device),
+                                 torch.tensor([numbers[key] for key in keys], device=device))
+        nearest = squared.argmin(dim=1)
+        first = (nearest == torch.arange(len(nearest), device=device)).float().mean()
         return value, {'top 1 of batch': first.item()}
 
     def validate(network: nn.Module) -> dict[str, float]:

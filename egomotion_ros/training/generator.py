@@ -4,12 +4,16 @@
 Stage 2: train the generator on the frozen reasoner's states.
 
 The states are computed once, on scenes stage 1 has not been trained on, half of them
-teacher-forced and half from the reasoner's own decoded codes, and kept on disk; no gradient of
-this stage can reach stage 1, because stage 1 is not part of the graph.
+teacher-forced and half from the reasoner's own decoded codes, and kept on disk for runs with the
+same reasoner, tokenizer and episodes; no gradient of this stage can reach stage 1, because stage 1
+is not part of the graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +24,11 @@ from tqdm import tqdm
 
 from egomotion_ros.body.features import CONTACTS, feature_positions, integrate_root
 from egomotion_ros.body.skeleton import FOOT_JOINTS
+from egomotion_ros.bundle import sha256
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
-from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.checkpoints import build, load_model, save_json
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
@@ -38,21 +43,24 @@ SENSITIVE_AFTER = 1500
 
 @torch.no_grad()
 def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, out: Path,
-                   decoded: np.ndarray, batch: int = 96) -> tuple[np.ndarray, np.ndarray]:
+                   decoded: np.ndarray, files: Iterable[Path], batch: int = 96
+                   ) -> tuple[np.ndarray, np.ndarray]:
     """
     States (E, P + W, D) float16 and masks (E, P + W) of the episodes ``rows``, kept in ``out``.
 
     ``decoded`` (E,) is True where the reasoner runs on its own codes instead of the true ones.
-    An existing file of the right shape is used again.
+    ``files`` are those reasoner and codes come from: states kept with the same contents of them,
+    for the same episodes, are used again.
     """
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
+    record, origin = out / 'states.json', _origin(source, rows, decoded, files)
+    if states_path.exists() and mask_path.exists() and _kept(record) == origin:
+        return (np.load(states_path, mmap_mode='r', allow_pickle=False),
+                np.load(mask_path, allow_pickle=False))
     probe = reasoner_states(reasoner, source, rows[:1], False)
     shape = (len(rows), *probe[0].shape[1:])
-    if states_path.exists() and mask_path.exists():
-        states = np.load(states_path, mmap_mode='r', allow_pickle=False)
-        if states.shape == shape:
-            return states, np.load(mask_path, allow_pickle=False)
     out.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
     states = np.lib.format.open_memmap(out / 'states.part.npy', 'w+', np.float16, shape)
     masks = np.zeros(shape[:2], bool)
     order = np.argsort(decoded, kind='stable')
@@ -67,7 +75,29 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
     states.flush()
     (out / 'states.part.npy').rename(states_path)
     np.save(mask_path, masks)
+    # Last, so that it never stands beside other states.
+    save_json({'sha256': origin}, record)
     return np.load(states_path, mmap_mode='r', allow_pickle=False), masks
+
+
+def _origin(source: ReasonerBatches, rows: np.ndarray, decoded: np.ndarray,
+            files: Iterable[Path]) -> str:
+    """SHA-256 of what states are made from; pictures are known by their cameras."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(sha256(path).encode())
+    camera = np.asarray(source.episodes.camera[source.episodes.scene[rows]], np.float32)
+    for part in (rows.astype(np.int64), decoded.astype(bool), source.ids[rows], camera):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def _kept(record: Path) -> str | None:
+    """SHA-256 beside kept states; None where it is missing or unreadable."""
+    try:
+        return json.loads(record.read_text(encoding='utf-8'))['sha256']
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @torch.no_grad()
@@ -105,16 +135,18 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     the second is the speed (m/s) by which planted feet move faster than in the truth, a
     geometric loss as in MDM (Tevet et al. 2023, section 3).
     """
-    batch, windows, _ = latents.shape
+    (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
-    t = torch.from_numpy((1 - rng.beta(1.5, 1.0, batch) * 0.999).astype(np.float32))
-    count = torch.from_numpy(rng.integers(1, 4, batch))
-    with_prefix = moving | torch.from_numpy(rng.random(batch) < 0.35)
-    known = ((torch.arange(windows) < count[:, None]) & with_prefix[:, None]).float()
+    t = torch.from_numpy((1 - rng.beta(1.5, 1.0, batch) * 0.999).astype(np.float32)
+                         ).to(device)
+    count = torch.from_numpy(rng.integers(1, 4, batch)).to(device)
+    with_prefix = moving | torch.from_numpy(rng.random(batch) < 0.35).to(device)
+    known = torch.arange(windows, device=device) < count[:, None]
+    known = (known & with_prefix[:, None]).float()
     prefix = latents * known[..., None]
     noise = torch.randn_like(latents)
     x = noise + t[:, None, None] * (latents - noise)
-    null = torch.from_numpy(rng.random(batch) < drop)
+    null = torch.from_numpy(rng.random(batch) < drop).to(device)
     shown = torch.where(null[:, None, None], generator.null_condition(states), states)
     velocity = generator(x, t, generator.condition(shown, mask), prefix, known)
     free = 1 - known
@@ -184,13 +216,14 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     for module in (reasoner, autoencoder, tokenizer):
         module.requires_grad_(False)
     text = TextEncoder.open(Path(reasoner_dir) / 'text.json', reasoner.config.text_tokens)
-    patches = int(round(reasoner.vlm.config.image_tokens ** 0.5))
+    files = [*(Path(reasoner_dir) / name for name in ('config.json', 'model.safetensors')),
+             Path(tokenizer_dir) / 'model.safetensors']
 
     def prepare(folder: Path, part: slice, store: Path, limit: int | None = None
                 ) -> tuple[EpisodeSet, np.ndarray, np.ndarray, np.ndarray, Tensor]:
         episodes = EpisodeSet.open(folder)
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
-                                 patches)
+                                 reasoner.family.grid)
         shown = np.arange(len(episodes.images))[part]
         rows = np.flatnonzero(np.isin(episodes.scene, shown))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
@@ -198,10 +231,13 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         decoded = np.random.default_rng(0).random(len(rows)) < share
         decoded |= episodes.bank.under_way()[episodes.motion[rows]]
         with processes().main_process_first():
-            states, mask = collect_states(reasoner, source, rows, store, decoded)
+            states, mask = collect_states(reasoner, source, rows, store, decoded, files)
         return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
 
     episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
+    val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val', 400)
+    device = processes().device
+    autoencoder.to(device)
     generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
     motions = episodes.motion[rows]
@@ -213,10 +249,11 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     def draw(rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
         chosen = np.sort(rng.choice(len(rows), count))
         index = motions[chosen]
-        return (latents[index],
-                torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
-                torch.from_numpy(np.asarray(states[chosen], np.float32)),
-                torch.from_numpy(masks[chosen]), moving[index])
+        return tuple(part.to(device) for part in (
+            latents[index],
+            torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
+            torch.from_numpy(np.asarray(states[chosen], np.float32)),
+            torch.from_numpy(masks[chosen]), moving[index]))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
@@ -244,21 +281,22 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         return ratio
 
     validate = None
-    if val_dir is not None:
-        val = prepare(val_dir, slice(None), out / 'states_val', 400)
-
+    if val is not None:
         def validate(network: torch.nn.Module) -> dict[str, float]:
             held, index, state, mask, _ = val
-            state = torch.from_numpy(np.asarray(state, np.float32))
+            state = torch.from_numpy(np.asarray(state, np.float32)).to(device)
+            mask = torch.from_numpy(mask).to(device)
             rng = torch.Generator().manual_seed(0)
-            noise = torch.randn(len(state), PLAN_WINDOWS, latents.shape[-1], generator=rng)
-            goal = torch.from_numpy(np.asarray(held.goal[index], np.float32))
-            action = torch.from_numpy(held.action[index].astype(np.int64))
+            noise = torch.randn(len(state), PLAN_WINDOWS, latents.shape[-1],
+                                generator=rng).to(device)
+            goal = torch.from_numpy(np.asarray(held.goal[index], np.float32)).to(device)
+            action = torch.from_numpy(held.action[index].astype(np.int64)).to(device)
             figures = {}
             for name, order in (('told', np.arange(len(state))),
                                 ('swapped', np.roll(np.arange(len(state)), 7))):
-                answer = network.sample(noise, state[order], torch.from_numpy(mask)[order],
-                                        torch.zeros_like(noise), torch.zeros(noise.shape[:2]))
+                answer = network.sample(noise, state[order], mask[order],
+                                        torch.zeros_like(noise),
+                                        torch.zeros(noise.shape[:2], device=device))
                 share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
                 figures |= {f'{name}_within': share, f'{name}_metres': away}
             return figures

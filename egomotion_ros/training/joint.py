@@ -13,6 +13,7 @@ The cosine between the two losses' gradients on the weights they share is logged
 from __future__ import annotations
 
 from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.retarget.quality import foot_slide
 from egomotion_ros.training.generator import bank_latents, end_pose, flow_loss, goal_share
-from egomotion_ros.training.loop import read_config, train
+from egomotion_ros.training.loop import processes, read_config, saved_step, train
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
     encode_bank,
     grounding_loss,
+    on_device,
     reasoner_pass,
     train_text,
     validate_reasoner,
@@ -108,18 +110,18 @@ def pair_loss(pair: Pair, autoencoder: MotionAutoencoder | None, batch: dict[str
     figures |= {'base': base.item()}
 
     def flow(states: Tensor) -> tuple[Tensor, dict[str, float]]:
-        still = torch.zeros(len(latents), dtype=torch.bool)
+        still = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         return flow_loss(pair.generator, autoencoder, latents, truth, states.float(),
                          result.mask, rng, drop, still, path_weight)
 
     joint = arm == 'joint'
     if measure:
         # The same draws for both passes: only the path of the gradient may differ.
-        kept, torch_state = rng.bit_generator.state, torch.get_rng_state()
-        probe = flow(result.states)[0]
+        kept = rng.bit_generator.state
+        with torch.random.fork_rng([latents.device] if latents.is_cuda else []):
+            probe = flow(result.states)[0]
         figures['cosine'], figures['norm_ratio'] = gradient_cosine(reason, probe, pair.shared())
         rng.bit_generator.state = kept
-        torch.set_rng_state(torch_state)
     moved, more = flow(result.states if joint else result.states.detach())
     return reason + moved, figures | more
 
@@ -130,8 +132,8 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
     Train one arm with one seed; returns ``{'train': rows, 'val': rows}``, each with its step.
 
     The configuration has the sections of the reasoner's and, below ``model.generator``, those of
-    the generator.  Checkpoints and curves go to ``out``; an unfinished run goes on (its rows
-    start at the step it goes on from).
+    the generator.  Checkpoints and, as they come, rows go to ``out``; an unfinished run goes on
+    from both.
     """
     settings, config, data = read_config(config_path, 'pair')
     sizes = dict(settings)
@@ -147,44 +149,91 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
     pair = Pair(reasoner, generator)
     text = train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens)
-    patches = int(round(reasoner.vlm.config.image_tokens ** 0.5))
+    patches = reasoner.family.grid
 
     def open_set(folder: Path) -> tuple[ReasonerBatches, np.ndarray, Tensor]:
         episodes = EpisodeSet.open(folder)
         if episodes.bank is None:
             raise ValueError(f'{folder}: episodes without motions cannot train a generator')
-        moving = episodes.bank.under_way()[episodes.motion]
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
                                  patches)
-        source.scenes = np.setdiff1d(source.scenes, episodes.scene[moving])
+        source.drop_under_way()
         return source, episodes.bank.features, bank_latents(autoencoder, episodes.bank.features)
 
     source, features, latents = open_set(episodes_dir)
     held = open_set(val_dir)
     questions, drop = int(data.get('questions', 4)), float(data.get('drop', 0.12))
     path_weight = float(data.get('path_weight', 2.0))
-    rows: dict[str, list[dict[str, Any]]] = {'train': [], 'val': []}
+    device = processes().device
+    autoencoder.to(device)
+    rows, at = Rows(Path(out), saved_step(out)), config.steps
 
     def loss(network: nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
+        nonlocal at
         batch = source.sample(rng, config.batch, questions)
         index = batch['motion'].numpy()
-        truth = torch.from_numpy(np.asarray(features[index], np.float32))
+        batch = on_device(batch, device)
+        truth = torch.from_numpy(np.asarray(features[index], np.float32)).to(device)
         measure = step % COSINE_EVERY == 0
-        value, figures = pair_loss(network, autoencoder, batch, latents[index], truth, rng, arm,
-                                   patches, drop, path_weight, measure)
+        value, figures = pair_loss(network, autoencoder, batch, latents[index].to(device),
+                                   truth, rng, arm, patches, drop, path_weight, measure)
         if measure:
-            rows['train'].append({'step': step, **figures})
+            rows.add('train', step, figures)
+        at = step + 1
         return value, figures
 
     def validate(network: nn.Module) -> dict[str, float]:
         figures = validate_pair(network, autoencoder, held[0], questions)
-        done = rows['val'][-1]['step'] if rows['val'] else 0
-        rows['val'].append({'step': done + config.validate_every, **figures})
+        rows.add('val', at, figures)
         return figures
 
     train(pair, 'pair', config, loss, Path(out), validate)
-    return rows
+    if processes().is_main_process and not any(
+            row['step'] == config.steps for row in rows.parts['val']):
+        # The run was cut off between its last checkpoint and the validation of it.
+        autoencoder.cpu()
+        with torch.no_grad():
+            validate(pair)
+    return rows.parts
+
+
+class Rows:
+    """
+    Figures of a run: ``parts`` ``{'train': rows, 'val': rows}``, kept in ``rows.jsonl`` as well.
+
+    A run that goes on at ``step`` begins with what it had measured until then.  A train row's
+    step is that of its batch, counted from 0; a val row's how many steps were done, and the
+    checkpoint at ``step`` was validated already if its row is there.
+    """
+
+    def __init__(self, out: Path, step: int) -> None:
+        self.parts: dict[str, list[dict[str, Any]]] = {'train': [], 'val': []}
+        self._path = out / 'rows.jsonl'
+        lines = self._path.read_text(encoding='utf-8').splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                part, at = row.pop('part'), int(row['step'])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # cut off while it was written
+            if part in self.parts and at < step + (part == 'val'):
+                self.parts[part].append(row)
+        if processes().is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(''.join(self._line(part, row) for part, rows in
+                                          self.parts.items() for row in rows), encoding='utf-8')
+
+    @staticmethod
+    def _line(part: str, row: dict[str, Any]) -> str:
+        return json.dumps({'part': part, **row}) + '\n'
+
+    def add(self, part: str, step: int, figures: dict[str, float]) -> None:
+        """Append a row to ``part``; the first process writes it."""
+        self.parts[part].append({'step': step, **figures})
+        if processes().is_main_process:
+            with self._path.open('a', encoding='utf-8') as file:
+                file.write(self._line(part, self.parts[part][-1]))
 
 
 def validate_pair(pair: Pair, autoencoder: MotionAutoencoder, source: ReasonerBatches,
@@ -200,23 +249,24 @@ def validate_pair(pair: Pair, autoencoder: MotionAutoencoder, source: ReasonerBa
     episodes = source.episodes
     scenes = set(source.scenes.tolist())
     chosen = [n for n in range(len(episodes)) if int(episodes.scene[n]) in scenes][:HELD_OUT]
-    index = np.array(chosen)
+    index, device = np.array(chosen), next(pair.parameters()).device
     noise = torch.randn(len(index), PLAN_WINDOWS, pair.generator.config.channels,
-                        generator=torch.Generator().manual_seed(0))
+                        generator=torch.Generator().manual_seed(0)).to(device)
     parts = []
     for start in range(0, len(index), 100):
         part = index[start:start + 100]
-        batch = source.batch(episodes.scene[part], part)
+        batch = on_device(source.batch(episodes.scene[part], part), device)
         parts.append(pair.reasoner.generate(batch['pixels'], batch['ids'], batch['mask'],
                                             batch['camera'])[2])
     states = torch.cat([part.states for part in parts]).float()
     mask = torch.cat([part.mask for part in parts])
-    goal = torch.from_numpy(np.asarray(episodes.goal[index], np.float32))
-    action = torch.from_numpy(episodes.action[index].astype(np.int64))
+    goal = torch.from_numpy(np.asarray(episodes.goal[index], np.float32)).to(device)
+    action = torch.from_numpy(episodes.action[index].astype(np.int64)).to(device)
     for name, order in (('', np.arange(len(index))), ('swapped_', np.roll(np.arange(len(index)),
                                                                           7))):
         answer = pair.generator.sample(noise, states[order], mask[order],
-                                       torch.zeros_like(noise), torch.zeros(noise.shape[:2]),
+                                       torch.zeros_like(noise),
+                                       torch.zeros(noise.shape[:2], device=device),
                                        guidance=1.0)
         motion = autoencoder.decode(answer)
         share, away = goal_share(end_pose(motion), goal, action)
@@ -228,7 +278,7 @@ def validate_pair(pair: Pair, autoencoder: MotionAutoencoder, source: ReasonerBa
 
 def motion_figures(features: Tensor) -> dict[str, float]:
     """Mean foot slide (mm a frame) and jerk (m/s^3) of features (B, T, 140)."""
-    places = feature_positions(features)
+    places = feature_positions(features).cpu()
     jerk = places.diff(n=3, dim=1).norm(dim=-1).mean().item() * FPS ** 3
     feet = places[:, :, list(FOOT_JOINTS)].numpy()
     heights = feet[..., 2] - np.array(FOOT_HEIGHTS)

@@ -93,9 +93,11 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     """
     Train ``model`` for ``config.steps`` steps and write checkpoints to ``out``.
 
-    Resumes from ``out`` when it holds an unfinished run; ValueError when it holds another one for
-    other processes, or a loss is not finite.  With ``config.ema`` > 0 the weights
-    that are saved, validated and returned are their exponential moving average.
+    Resumes from ``out`` when it holds an unfinished run; ValueError when that one has other
+    sizes, processes, seed or batch, or a loss is not finite.  With ``config.ema`` > 0 the weights
+    that are saved, validated and returned are their exponential moving average.  The model is
+    trained on ``processes().device``, where ``loss`` and ``validate`` find it, and comes back on
+    the CPU.
     """
     processes()
     # `egomotion train all` trains stages of different precision in one process; accelerate keeps
@@ -104,14 +106,19 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     accelerator = Accelerator(cpu=not torch.cuda.is_available(),
                               mixed_precision=config.precision)
     out = Path(out)
+    model.to(accelerator.device)
     optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), betas=(0.9, 0.98),
                                   lr=config.learning_rate)
     shadow = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    step = _resume(out, model, optimizer, shadow) if (out / 'training.safetensors').exists() else 0
+    draws = {'num_processes': accelerator.num_processes, 'seed': config.seed,
+             'batch': config.batch}
+    step = (_resume(out, model, optimizer, shadow, draws)
+            if (out / 'training.safetensors').exists() else 0)
     # Not wrapped for distributed training: losses call a model several times a step and leave
     # parts of it out, which plain averaging of the gradients allows and the wrapper does not.
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)
-    optimizer = accelerator.prepare_optimizer(optimizer)
+    # Its state already lies where it belongs; moved as a whole, step counts would go to the GPU.
+    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     _start_together(accelerator, model, shadow, step)
     writer = SummaryWriter(str(out / 'tensorboard')) if accelerator.is_main_process else None
     bar = tqdm(total=config.steps, initial=step, desc=kind, unit='step',
@@ -146,7 +153,8 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
                 writer.add_scalar(f'train/{name}', figure, step)
         last = step == config.steps
         if writer is not None and (step % config.save_every == 0 or last):
-            _save(out, model, kind, optimizer, shadow, step, time.monotonic() - began)
+            _save(out, model, kind, optimizer, shadow, draws | {'step': step},
+                  time.monotonic() - began)
         if validate is not None and writer is not None and (
                 step % config.validate_every == 0 or last):
             figures = _validated(model, shadow, validate)
@@ -157,7 +165,7 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
         accelerator.wait_for_everyone()
     bar.close()
     model.load_state_dict(shadow)
-    return model.eval()
+    return model.cpu().eval()
 
 
 @torch.no_grad()
@@ -236,22 +244,38 @@ def _validated(model: nn.Module, shadow: dict[str, Tensor], validate: Validate
 
 
 def _save(out: Path, model: nn.Module, kind: str, optimizer: Any, shadow: dict[str, Tensor],
-          step: int, seconds: float) -> None:
+          numbers: dict[str, int], seconds: float) -> None:
     save_model(model, kind, out, shadow)
     state = optimizer.state_dict()['state']
     tensors = {f'model/{k}': v for k, v in model.state_dict().items()}
     for index, values in state.items():
         for name, value in values.items():
             tensors[f'optimizer/{index}/{name}'] = torch.as_tensor(value)
-    # The step travels in the same file as the state it belongs to: one rename, never a mixture.
-    tensors['step'] = torch.tensor(step)
+    # All that a run goes on from travels in one file: one rename, never a mixture.
+    tensors |= {f'shadow/{k}': v for k, v in shadow.items()}
+    tensors |= {name: torch.tensor(number) for name, number in numbers.items()}
     save_tensors(tensors, out / 'training.safetensors')
-    save_json({'step': step, 'seconds_this_run': round(seconds, 1)}, out / 'progress.json')
+    save_json({'step': numbers['step'], 'seconds_this_run': round(seconds, 1)},
+              out / 'progress.json')
 
 
-def _resume(out: Path, model: nn.Module, optimizer: Any, shadow: dict[str, Tensor]) -> int:
+def saved_step(out: Path) -> int:
+    """Step a run in ``out`` would go on from, 0 without one; ValueError for a corrupt file."""
+    path = Path(out) / 'training.safetensors'
+    return int(load_tensors(path)['step']) if path.exists() else 0
+
+
+def _resume(out: Path, model: nn.Module, optimizer: Any, shadow: dict[str, Tensor],
+            draws: dict[str, int]) -> int:
     tensors = load_tensors(out / 'training.safetensors')
-    saved = load_tensors(out / 'model.safetensors')
+    for name, number in draws.items():
+        # Files of the first format do not say.
+        if name in tensors and int(tensors[name]) != number:
+            raise ValueError(f'{out}: the run that is to go on has {name} {int(tensors[name])}, '
+                             f'not {number}: it would draw other samples')
+    saved = {k[7:]: v for k, v in tensors.items() if k.startswith('shadow/')}
+    if not saved:
+        saved = load_tensors(out / 'model.safetensors')
     try:
         model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model/')})
         for name in shadow:

@@ -73,6 +73,11 @@ def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 2
     return np.concatenate(parts)
 
 
+def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Give a batch of :class:`ReasonerBatches` on ``device``."""
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 class ReasonerBatches:
     """Samples of an episode set: pictures with several questions each."""
 
@@ -87,6 +92,19 @@ class ReasonerBatches:
         self.of_scene = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         usable = [n for n, rows in enumerate(self.of_scene) if len(rows)]
         self.scenes = np.intersect1d(usable, usable if scenes is None else scenes)
+
+    def drop_under_way(self) -> None:
+        """
+        Leave out scenes with motions that do not start at rest: a picture cannot tell those.
+
+        Raises ValueError when no scene is left.
+        """
+        bank, motion = self.episodes.bank, self.episodes.motion
+        if bank is not None:
+            moving = (motion >= 0) & bank.under_way()[motion]
+            self.scenes = np.setdiff1d(self.scenes, self.episodes.scene[moving])
+        if not len(self.scenes):
+            raise ValueError(f'{self.episodes.folder}: no scene whose motions start at rest')
 
     def sample(self, rng: np.random.Generator, pictures: int, questions: int) -> dict[str, Tensor]:
         """Draw ``pictures`` scenes with ``questions`` episodes each."""
@@ -149,7 +167,7 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
     visible = (columns['valid'] > 0.5) & (columns['visible'] > 0.5)
     patch = patch_of(columns['u'], columns['v'], patches)
     present = torch.zeros_like(answer.objectness)
-    scene = torch.arange(len(table))[:, None].expand_as(patch)
+    scene = torch.arange(len(table), device=table.device)[:, None].expand_as(patch)
     present[scene[visible], patch[visible]] = 1.0
     objectness = F.binary_cross_entropy_with_logits(
         answer.objectness, present, pos_weight=present.new_tensor(8.0))
@@ -215,7 +233,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     Train stage 1 and return it.
 
     ``tokenizer_dir`` may be None for episodes without motions (grounding alone); ``init`` starts
-    from another reasoner's weights; ``scenes`` restricts the scenes that are shown, so that
+    from another reasoner's weights and vocabulary (ValueError when its sizes are others); scenes
+    with motions under way are left out; ``scenes`` restricts the scenes that are shown, so that
     stage 2 can be given states of scenes stage 1 never saw.
     """
     settings, config, data = read_config(config_path, 'reasoner')
@@ -226,7 +245,12 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     model, own_text = start_reasoner(settings, str(data.get('decoder', 'autoregressive')))
     if init is not None:
         # A reasoner of simple scenes has no heads for hands: those start afresh.
-        model.load_state_dict(model.state_dict() | load_model(init, 'reasoner').state_dict())
+        try:
+            model.load_state_dict(model.state_dict() | load_model(init, 'reasoner').state_dict())
+        except RuntimeError as error:
+            raise ValueError(f'{init}: weights do not fit {config_path}: {error}') from error
+        # Its word embeddings mean something under its own vocabulary alone.
+        own_text = TextEncoder.open(Path(init) / 'text.json', model.config.text_tokens)
     if not torch.cuda.is_available():
         # The fused kernel's backward pass on the CPU takes twice as long as plain products.
         model.vlm.set_attn_implementation('eager')
@@ -248,14 +272,16 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         if tokenizer is not None and episodes.bank is not None:
             codes = encode_bank(tokenizer, episodes.bank.features)
         shown = np.arange(len(episodes.images))[part]
-        return ReasonerBatches(episodes, text, codes, patches, shown)
+        chosen = ReasonerBatches(episodes, text, codes, patches, shown)
+        chosen.drop_under_way()
+        return chosen
 
     source = batches(episodes_dir, scenes)
     questions = int(data.get('questions', 5))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        batch = source.sample(rng, config.batch, questions)
+        batch = on_device(source.sample(rng, config.batch, questions), processes().device)
         result = reasoner_pass(network, batch)
         value, figures = grounding_loss(result.grounding, batch, patches)
         if 'codes' in batch:
@@ -293,7 +319,7 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
     for start in range(0, min(limit, len(source.scenes)), 32):
         scenes = source.scenes[start:start + 32]
         rows = np.concatenate([rng.choice(source.of_scene[s], questions) for s in scenes])
-        batch = source.batch(scenes, rows)
+        batch = on_device(source.batch(scenes, rows), next(model.parameters()).device)
         out = reasoner_pass(model, batch)
         if 'codes' in batch:
             right.append((out.base.argmax(-1) == batch['codes'][..., 0]).float().mean())

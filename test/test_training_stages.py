@@ -1,0 +1,145 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the stages are trained on, what they take over, and on which device."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+import shutil
+
+from families_support import FAMILIES
+from fixtures_bundle import tiny_models
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.models.checkpoints import load_model, save_model
+from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.training.generator import collect_states, train_generator
+from egomotion_ros.training.reasoner import (
+    ReasonerBatches,
+    encode_bank,
+    train_reasoner,
+    train_text,
+)
+
+OWN = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
+    'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 1, 'num_attention_heads': 2,
+    'num_key_value_heads': 2, 'vocab_size': 300}}
+SMOL = copy.deepcopy(FAMILIES['smolvlm2'])
+SMOL['vision_config'] |= {'image_size': 128, 'patch_size': 16}
+SMOL['text_config'] |= {'vocab_size': 320}
+SMOL['image_token_id'] = 319
+SIZES = {'layer': 1, 'codes': 32, 'levels': 2, 'text_tokens': 64, 'text_vocabulary': 300}
+TRAINING = {'steps': 2, 'batch': 4, 'warmup': 1, 'save_every': 1, 'validate_every': 2}
+
+
+@pytest.fixture(scope='module')
+def episodes(gait_bank: MotionBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('episodes')
+    write_episodes(out, 'train', 8, bank=gait_bank)
+    return out
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizer, autoencoder and a reasoner of a pretrained family, all of them random."""
+    out = tmp_path_factory.mktemp('checkpoints')
+    models = tiny_models()
+    save_model(models.autoencoder, 'autoencoder', out / 'autoencoder')
+    tokenizer = MotionTokenizer(TokenizerConfig(
+        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=32, levels=2))
+    tokenizer.scale.set(models.autoencoder.scale.mean, models.autoencoder.scale.std)
+    save_model(tokenizer, 'tokenizer', out / 'tokenizer')
+    save_model(Reasoner(ReasonerConfig(vlm=SMOL, **SIZES)), 'reasoner', out / 'reasoner')
+    train_text(300, 64, seed=7).save(out / 'reasoner' / 'text.json')
+    return out
+
+
+def write_config(folder: Path, model: dict, data: dict) -> Path:
+    path = folder / 'config.yaml'
+    path.write_text(yaml.safe_dump({'model': model, 'training': TRAINING, 'data': data}))
+    return path
+
+
+def test_stage_2_learns_from_a_reasoner_of_another_family(episodes, checkpoints, tmp_path):
+    config = write_config(tmp_path, {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32}, {})
+    model = train_generator(config, episodes, checkpoints / 'tokenizer',
+                            checkpoints / 'autoencoder', checkpoints / 'reasoner',
+                            tmp_path / 'out', episodes)
+    assert model.config.state_width == 32 and model.outward.weight.abs().max() > 0
+
+
+def test_kept_states_are_those_of_this_reasoner_and_these_episodes(episodes, checkpoints,
+                                                                    tmp_path):
+    held = EpisodeSet.open(episodes)
+    tokenizer = load_model(checkpoints / 'tokenizer')
+    reasoner = load_model(checkpoints / 'reasoner').requires_grad_(False)
+    source = ReasonerBatches(held, train_text(300, 64), encode_bank(tokenizer,
+                                                                   held.bank.features), 8)
+    weights = tmp_path / 'model.safetensors'
+    shutil.copy(checkpoints / 'reasoner' / 'model.safetensors', weights)
+    rows, decoded, out = np.arange(6), np.arange(6) % 2 == 0, tmp_path / 'states'
+
+    def collect(chosen: np.ndarray) -> tuple[np.ndarray, int]:
+        states, _ = collect_states(reasoner, source, chosen, out, decoded, [weights], batch=4)
+        return np.array(states), (out / 'states.npy').stat().st_ino
+
+    first, written = collect(rows)
+    again, same = collect(rows)
+    assert same == written
+    np.testing.assert_array_equal(again, first)
+    # Others of the same shape: other episodes, other weights, or no record of where they are from.
+    moved, other = collect(rows + 1)
+    np.testing.assert_array_equal(moved.shape, first.shape)
+    assert np.abs(moved - first).max() > 0
+    with torch.no_grad():
+        reasoner.norm.weight.mul_(2.0)
+    weights.write_bytes(b'other weights')
+    np.testing.assert_allclose(collect(rows + 1)[0], 2 * moved, rtol=0.05, atol=0.05)
+    (out / 'states.json').unlink()
+    with torch.no_grad():
+        reasoner.norm.weight.mul_(0.5)
+    np.testing.assert_allclose(collect(rows + 1)[0], moved, rtol=0.05, atol=0.05)
+
+
+def test_stage_1_sees_no_motion_that_is_under_way(episodes, tmp_path):
+    held = EpisodeSet.open(episodes)
+    folder = tmp_path / 'moving'
+    shutil.copytree(episodes, folder)
+    motions = np.load(folder / 'motions.npy')
+    motions[:, :8, 1] = 0.0
+    taken = held.motion[held.scene == 3]
+    motions[taken, :8, 1] = 1.0
+    np.save(folder / 'motions.npy', motions)
+    moving = EpisodeSet.open(folder)
+    source = ReasonerBatches(moving, train_text(300, 64), None, 8)
+    source.drop_under_way()
+    scenes = {int(s) for s, m in zip(moving.scene, moving.motion, strict=True) if m in taken}
+    assert 3 in scenes and set(source.scenes.tolist()) == set(range(8)) - scenes
+    motions[:, :8, 1] = 1.0
+    np.save(folder / 'motions.npy', motions)
+    config = write_config(tmp_path, {'vlm': OWN, **SIZES}, {'questions': 2})
+    with pytest.raises(ValueError, match='start at rest'):
+        train_reasoner(config, folder, tmp_path / 'out')
+
+
+def test_a_reasoner_that_starts_from_another_keeps_its_vocabulary(episodes, tmp_path):
+    config = write_config(tmp_path, {'vlm': OWN, **SIZES}, {'questions': 2})
+    first = Reasoner(ReasonerConfig(vlm=OWN, **SIZES))
+    save_model(first, 'reasoner', tmp_path / 'first')
+    words = train_text(280, 64, seed=9)
+    words.save(tmp_path / 'first' / 'text.json')
+    train_reasoner(config, episodes, tmp_path / 'out', init=tmp_path / 'first')
+    saved = [json.loads((tmp_path / name / 'text.json').read_text())['model']['vocab']
+             for name in ('first', 'out')]
+    assert saved[0] == saved[1]
+    config = write_config(tmp_path, {'vlm': OWN, **SIZES, 'codes': 16}, {})
+    with pytest.raises(ValueError, match='do not fit'):
+        train_reasoner(config, episodes, tmp_path / 'other', init=tmp_path / 'first')

@@ -219,6 +219,34 @@ def test_a_jump_over_the_rest_of_a_motion_stops_it_and_a_shorter_one_does_not(pi
         harness.wait(lambda: harness.heard.motions[-1].hold, what='the stop')
 
 
+@pytest.mark.parametrize('seconds', [0.6, 0.9, 1.4])
+def test_a_short_jump_is_no_silence_of_the_inputs_but_two_without_news_are(pipeline, seconds):
+    # The timeouts that a node has by itself.
+    values = {'joint_states.timeout': 0.5, 'image.timeout': 2.0, 'image.max_age': 2.0}
+    with Harness(pipeline, sim_time=True, replan_period=0.0, **values) as harness:
+        controller = harness.node.controller
+
+        def jump():
+            harness.now_ns += round(1e9 * seconds)
+            harness.wait(
+                lambda: harness.node.get_clock().now().nanoseconds == harness.now_ns
+                and not controller._is_jumping,
+                what='the new time',
+            )
+            controller.tick()
+
+        moving(harness)
+        harness.time_runs = harness.joints_on = harness.camera_on = False
+        harness.wait(lambda: harness.node.observer.joint_states.age() < 0.3, what='calm')
+        jump()
+        assert harness.node.observer.joint_states.age() == 0.0
+        assert harness.node.observer.image.age() == 0.0
+        assert not controller._player.is_stopping(harness.now_ns)
+        jump()
+        harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
+        assert_seamless_stop(harness)
+
+
 def test_a_stop_under_way_goes_on_in_the_new_time_when_the_clock_jumps(pipeline):
     with Harness(pipeline, sim_time=True) as harness:
         moving(harness)

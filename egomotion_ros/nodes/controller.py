@@ -175,6 +175,8 @@ class Controller:
             before = now - jump
             self._is_jumping = False
             if is_harmless(jump, now, self._player):
+                if jump > 0:
+                    self._observer.excuse()
                 return
             self._observer.clear()
             if self._player.is_stopping(before):

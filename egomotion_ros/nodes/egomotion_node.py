@@ -35,7 +35,7 @@ from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.qos import profile
-from egomotion_ros.nodes.watch import END_JUMP
+from egomotion_ros.nodes.watch import TOLD_JUMP
 
 #: Threads of the executor: orders, stop, one waiting goal, one ending goal.
 THREADS = 4
@@ -70,7 +70,7 @@ class EgoMotionNode(ManagedNode):
         self._heart = Heartbeat(self._on_tick, self._on_report, self.get_logger().error)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
-                min_forward=Duration(seconds=END_JUMP),
+                min_forward=Duration(seconds=TOLD_JUMP),
                 min_backward=Duration(nanoseconds=-1),
                 on_clock_change=True,
             ),
@@ -185,7 +185,9 @@ class EgoMotionNode(ManagedNode):
 
     def _on_jump(self, jump: TimeJump) -> None:
         if self.controller is not None:
-            self.get_logger().warning(f'clock jumped by {1e-9 * jump.delta.nanoseconds:.3f} s')
+            self.get_logger().warning(
+                f'clock jumped by {1e-9 * jump.delta.nanoseconds:.3f} s', throttle_duration_sec=5.0
+            )
             self.controller.on_clock_jump(jump.delta.nanoseconds)
 
     def _parameters_changed(self, names: set[str]) -> None:

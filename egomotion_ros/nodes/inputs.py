@@ -107,7 +107,8 @@ class Channel:
         self._steady: Clock = node.steady_clock
         self._event: _rclpy.EventHandle | None = None
         self._counts: Counter[str] = Counter()
-        self._sequence = self._renewed = 0
+        self._sequence = self._renewed = self._since = 0
+        self._is_new = False
 
     @property
     def is_open(self) -> bool:
@@ -148,7 +149,18 @@ class Channel:
         with self._news:
             self._counts['passed over'] += sum(not sample.used for sample in self._samples)
             self._samples.clear()
-            self._renewed = self._clock.now().nanoseconds
+            self._renewed = self._since = self._clock.now().nanoseconds
+            self._is_new = False
+
+    def excuse(self) -> None:
+        """
+        Forget what came before a jump ahead of the clock, which is not the sender's silence.
+
+        Who sent nothing new since the last time gets no second excuse: on a clock of coarse
+        steps every step is a jump.
+        """
+        if self._is_new:
+            self.clear()
 
     def newest(self) -> Sample | None:
         """Return the newest sample, if any."""
@@ -184,12 +196,14 @@ class Channel:
         """
         Seconds on the ROS clock for which nothing new is known: silence, or the age of the stamp.
 
-        A stream that goes on arriving but tells of long ago is as stale as none.
+        A stream that goes on arriving but tells of long ago is as stale as none; what was under
+        way while the clock jumped counts from the jump.
         """
         silence, newest = self.silence(), self.newest()
         if newest is None:
             return silence
-        return max(silence, 1e-9 * (self._clock.now().nanoseconds - newest.stamp))
+        told = max(newest.stamp, self._since)
+        return max(silence, 1e-9 * (self._clock.now().nanoseconds - told))
 
     def read(self, sample: Sample):
         """Deserialize ``sample``; raises ValueError where its bytes are no such message."""
@@ -268,7 +282,7 @@ class Channel:
         with self._news:
             self._counts['received'] += 1
             if not self._samples or self._samples[-1].stamp != sample.stamp:
-                self._renewed = now
+                self._renewed, self._is_new = now, True
             if len(self._samples) == self._samples.maxlen:
                 self._counts['passed over'] += not self._samples[0].used
             self._samples.append(sample)

@@ -114,6 +114,11 @@ class Observer:
         for channel in self.channels:
             channel.clear()
 
+    def excuse(self) -> None:
+        """Forget what came before a harmless jump of the clock; see :meth:`Channel.excuse`."""
+        for channel in self.channels:
+            channel.excuse()
+
     @property
     def is_open(self) -> bool:
         """True while subscribed."""

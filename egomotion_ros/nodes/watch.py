@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORWARD_JUMP = 3.0
 #: So do shorter ones that leave out more than this (s) of a motion, its end included.
 END_JUMP = 1.0
+#: Jumps forward above this (s) are told of: half of what joint states may be silent by default.
+TOLD_JUMP = 0.25
 #: A system clock that moved against the steady one by more than this (s) was set.
 CLOCK_SLIP = 0.1
 #: Two clocks that could not be read within this time (s) were not read together.

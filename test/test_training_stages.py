@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 import copy
 import json
 from pathlib import Path
@@ -14,17 +16,25 @@ from fixtures_bundle import tiny_models
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental import _config as fx_config
 import yaml
 
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.data.scenes import OBJECT_COLUMNS
+from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.checkpoints import load_model, save_model
+from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
-from egomotion_ros.training.generator import collect_states, train_generator
+from egomotion_ros.training.autoencoder import held_out_error
+from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
+from egomotion_ros.training.motions import reconstruction_loss
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
     encode_bank,
+    grounding_loss,
+    reasoner_pass,
     train_reasoner,
     train_text,
 )
@@ -143,3 +153,53 @@ def test_a_reasoner_that_starts_from_another_keeps_its_vocabulary(episodes, tmp_
     config = write_config(tmp_path, {'vlm': OWN, **SIZES, 'codes': 16}, {})
     with pytest.raises(ValueError, match='do not fit'):
         train_reasoner(config, episodes, tmp_path / 'other', init=tmp_path / 'first')
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """
+    A device that is not the CPU and refuses its tensors, on a machine without a GPU.
+
+    Tensors on it have no content: figures are nil, and every row of a choice is taken.
+    """
+    monkeypatch.setattr(torch.Tensor, 'item', lambda tensor: 0.0)
+    monkeypatch.setattr(torch.Tensor, '__bool__', lambda tensor: True)
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: nullcontext())
+    with fx_config.patch(meta_nonzero_assume_all_nonzero=True):
+        yield torch.device('meta')
+
+
+def test_the_loss_of_stage_2_stays_on_its_device(other):
+    generator = MotionGenerator(GeneratorConfig(channels=4, state_width=16, width=16, heads=2,
+                                                layers=1, hidden=16)).to(other)
+    autoencoder = MotionAutoencoder(AutoencoderConfig(width=16, frame_width=8, channels=4))
+    loss, figures = flow_loss(
+        generator, autoencoder.to(other), torch.randn(4, 19, 4, device=other),
+        torch.randn(4, 152, 140, device=other), torch.randn(4, 3, 16, device=other),
+        torch.ones(4, 3, dtype=torch.bool, device=other), np.random.default_rng(0), 0.1,
+        torch.zeros(4, dtype=torch.bool, device=other), 1.0, 1.0)
+    assert loss.device == other and {'path', 'feet'} <= figures.keys()
+
+
+def test_the_loss_of_stage_1_stays_on_its_device(other):
+    reasoner = Reasoner(ReasonerConfig(vlm=OWN, **SIZES)).to(other)
+    batch = {'pixels': torch.rand(2, 3, 128, 128), 'ids': torch.zeros(4, 64, dtype=torch.long),
+             'mask': torch.ones(4, 64, dtype=torch.bool), 'camera': torch.rand(4, 3),
+             'objects': torch.rand(2, 6, len(OBJECT_COLUMNS)), 'goal': torch.rand(4, 3),
+             'seen': torch.ones(4, dtype=torch.bool),
+             'target': torch.rand(4, len(OBJECT_COLUMNS)),
+             'codes': torch.zeros(4, 19, 2, dtype=torch.long)}
+    batch = {name: value.to(other) for name, value in batch.items()}
+    result = reasoner_pass(reasoner, batch)
+    assert result.residual.device == other
+    assert grounding_loss(result.grounding, batch, 8)[0].device == other
+
+
+def test_the_loss_of_tokenizer_and_autoencoder_stays_on_its_device(other):
+    autoencoder = MotionAutoencoder(AutoencoderConfig(width=16, frame_width=8, channels=4))
+    autoencoder.to(other)
+    truth = torch.randn(2, 96, 140, device=other)
+    answer, *_ = autoencoder(truth)
+    assert reconstruction_loss(answer, truth, autoencoder.scale.std)[0].device == other
+    # Windows of held-out takes lie on the CPU.
+    assert set(held_out_error(autoencoder, [torch.randn(1, 96, 140)])) == {'mpjpe_mm', 'drift_m'}

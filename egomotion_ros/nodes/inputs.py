@@ -55,7 +55,8 @@ class Sample:
     """
     A serialized message, its header stamp, and when it came: ROS clock, steady clock (ns).
 
-    ``used`` True once anybody looked into it, ``refused`` once that was for nothing.
+    ``used`` True once anybody looked into it, ``refused`` once that was for nothing; ``passed``
+    True while it counts as passed over.
     """
 
     data: bytes
@@ -64,6 +65,7 @@ class Sample:
     steady: int
     used: bool = False
     refused: bool = False
+    passed: bool = False
 
 
 def header_stamp(data: bytes) -> int:
@@ -147,7 +149,8 @@ class Channel:
     def clear(self) -> None:
         """Forget what came (after a jump of the clock)."""
         with self._news:
-            self._counts['passed over'] += sum(not sample.used for sample in self._samples)
+            for sample in self._samples:
+                self._pass_over(sample)
             self._samples.clear()
             self._renewed = self._since = self._clock.now().nanoseconds
             self._is_new = False
@@ -270,7 +273,13 @@ class Channel:
     def _use(self, sample: Sample) -> None:
         with self._news:
             self._counts['used'] += not sample.used
-            sample.used = True
+            # A newer one may have come between the choice of this one and its use.
+            self._counts['passed over'] -= sample.passed
+            sample.used, sample.passed = True, False
+
+    def _pass_over(self, sample: Sample) -> None:
+        sample.passed = not sample.used
+        self._counts['passed over'] += sample.passed
 
     def _keep(self, data: bytes) -> None:
         if not 12 <= len(data) <= MOST_BYTES:
@@ -284,7 +293,7 @@ class Channel:
             if not self._samples or self._samples[-1].stamp != sample.stamp:
                 self._renewed, self._is_new = now, True
             if len(self._samples) == self._samples.maxlen:
-                self._counts['passed over'] += not self._samples[0].used
+                self._pass_over(self._samples[0])
             self._samples.append(sample)
             self._news.notify_all()
 

@@ -130,13 +130,18 @@ class Harness:
         patient = {'joint_states.timeout': 5.0, 'odom.timeout': 5.0, 'image.max_age': 3.0}
         patient['image.timeout'] = 5.0
         values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **patient, **parameters}
-        self.node = EgoMotionNode(
-            load_pipeline=load or (lambda **_: self.pipeline),
-            context=self.context,
-            namespace=self.namespace,
-            cli_args=['--ros-args', '-r', f'/clock:={self.namespace}/clock'],
-            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
-        )
+        try:
+            self.node = EgoMotionNode(
+                load_pipeline=load or (lambda **_: self.pipeline),
+                context=self.context,
+                namespace=self.namespace,
+                cli_args=['--ros-args', '-r', f'/clock:={self.namespace}/clock'],
+                parameter_overrides=[Parameter(name, value=value)
+                                     for name, value in values.items()],
+            )
+        except Exception:
+            rclpy.shutdown(context=self.context)
+            raise
         self.world = rclpy.create_node('world', context=self.context, namespace=self.namespace)
         self.heard = Heard()
         self._group = ReentrantCallbackGroup()
@@ -375,6 +380,10 @@ class Harness:
             executor.create_task(lambda: None)  # ends the wait of spin_once
             thread.join(5.0)
             executor.shutdown(timeout_sec=1.0)
+        # Here and now: the garbage collector would do it in the middle of anything.
+        self.action.destroy()
+        self.world.destroy_node()
+        self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
     def __enter__(self) -> Harness:

@@ -69,6 +69,7 @@ def test_the_parameter_file_is_one_that_a_node_loads(checkout: Path, tmp_path):
         )
         node.steady_clock = None
         assert Parameters(node)['replan_period'] == 3.0
+        node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
 

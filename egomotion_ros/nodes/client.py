@@ -152,8 +152,10 @@ class EgoMotionClient:
     def close(self) -> None:
         """Leave the network."""
         self._executor.shutdown(timeout_sec=1.0)
-        self._context.try_shutdown()
         self._thread.join(2.0)
+        self._action.destroy()
+        self._node.destroy_node()
+        self._context.try_shutdown()
 
     def __enter__(self) -> EgoMotionClient:
         return self

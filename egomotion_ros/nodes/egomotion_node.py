@@ -56,7 +56,12 @@ class EgoMotionNode(ManagedNode):
     def __init__(self, load_pipeline: Callable = _load, **options) -> None:
         super().__init__('egomotion_node', **options)
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self.parameters = Parameters(self)
+        try:
+            self.parameters = Parameters(self)
+        except Exception:
+            # What DDS was given must go now, not whenever the exception is forgotten.
+            self.destroy_node()
+            raise
         self.parameters.on_change = self._parameters_changed
         self._load_pipeline = load_pipeline
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None

@@ -3,8 +3,9 @@
 """
 ``egomotion train``: one stage, or all stages of the default in order.
 
-The evaluator is a stage of its own: it measures motion and makes none.  So is the baseline, the
-generator without a reasoner, which takes the generator's configuration.
+Three stages are not part of ``all``: the queries teach a trained reasoner to decode in parallel,
+the evaluator measures motion and makes none, the baseline is the generator without a reasoner and
+takes the generator's configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('stage', choices=(*STAGES, 'all', 'evaluator', 'baseline'))
+    parser.add_argument('stage', choices=(*STAGES, 'all', 'queries', 'evaluator', 'baseline'))
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
@@ -36,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Train the stage or stages asked for."""
     stages = STAGES if args.stage == 'all' else (args.stage,)
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
-             'generator': ['episodes'], 'evaluator': ['library', 'episodes'],
-             'baseline': ['episodes']}
+             'generator': ['episodes'], 'queries': ['episodes'], 'baseline': ['episodes'],
+             'evaluator': ['library', 'episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
             raise ValueError(f'--{name} is needed to train the {args.stage}')
@@ -61,6 +62,10 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         from egomotion_ros.training import autoencoder
         make = getattr(autoencoder, f'train_{stage}')
         make(config, args.library, out, args.episodes)
+        return
+    if stage == 'queries':
+        from egomotion_ros.training.queries import train_queries
+        train_queries(config, args.episodes, args.out / 'reasoner', out, args.val)
         return
     if stage == 'evaluator':
         from egomotion_ros.training.evaluator import train_evaluator

@@ -67,22 +67,36 @@ class Models:
         """
         Read ``reasoner`` (with ``text.json``), ``generator`` and ``autoencoder`` of a run.
 
+        Where ``queries`` were trained, it is that reasoner: the same with a parallel decoder.
         Raises ValueError when a part is missing, corrupt or does not fit the others.
         """
         directory = Path(directory)
         reasoner = load_model(directory / 'reasoner', 'reasoner').merge()
+        if (directory / 'queries').is_dir():
+            reasoner = _taught(reasoner, directory / 'queries')
         text = TextEncoder.open(directory / 'reasoner' / FILES['text'],
                                 reasoner.config.text_tokens)
         if text.size > reasoner.config.text_vocabulary:
             raise ValueError(f'{directory}: the text tokenizer has {text.size} tokens, the '
                              f'reasoner knows {reasoner.config.text_vocabulary}')
         provenance: dict[str, Any] = {}
-        for part in ('tokenizer', 'autoencoder', 'reasoner', 'generator'):
+        for part in ('tokenizer', 'autoencoder', 'reasoner', 'queries', 'generator'):
             weights = directory / part / 'model.safetensors'
             if weights.is_file():
                 provenance[part] = {'sha256': sha256(weights)}
         return Models(reasoner, load_model(directory / 'generator', 'generator'),
                       load_model(directory / 'autoencoder', 'autoencoder'), text, provenance)
+
+
+def _taught(reasoner: Reasoner, folder: Path) -> Reasoner:
+    """The reasoner of ``folder``; ValueError unless it is ``reasoner`` with other queries."""
+    taught = load_model(folder, 'reasoner')
+    weights = taught.state_dict()
+    for name, value in reasoner.state_dict().items():
+        if name != 'queries' and not (name in weights and torch.equal(weights[name], value)):
+            raise ValueError(f'{folder}: the queries were taught to another reasoner ({name} '
+                             'differs); train them again')
+    return taught
 
 
 def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps: int = 8,

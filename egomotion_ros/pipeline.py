@@ -213,7 +213,7 @@ class EgoMotionPipeline:
         if primitives.bundle_hash != self.bundle.hash:
             raise ValueError(f'the primitives come from bundle {primitives.bundle_hash[:12]}, '
                              f'this one is {self.bundle.hash[:12]}')
-        rows, width = self._runtime.specs['condition'].inputs[0].shape[1:]
+        rows, width = self.bundle.graphs['condition'].inputs[0].shape[1:]
         if primitives.states.shape != (rows, width) or primitives.states_mask.shape != (rows,) \
                 or primitives.states_mask.dtype != bool:
             raise ValueError(f'states must be ({rows}, {width}) with a bool mask, got '

@@ -155,7 +155,7 @@ def primitives_to_msg(
     if with_states:
         if not dtype:
             most = float(np.abs(plan.states).max(initial=0.0))
-            dtype = 'float16' if most <= np.finfo(np.float16).max else 'float32'
+            dtype = 'float16' if most <= float(np.finfo(np.float16).max) else 'float32'
         states = np.ascontiguousarray(plan.states, dtype=np.dtype(dtype).newbyteorder('<'))
         message.states = array.array('B', states.tobytes())
         message.states_dtype = dtype

@@ -55,7 +55,7 @@ class Receiver(Observer):
         self._primitives = Channel(node, MotionPrimitives, 'motion_primitives', profile('motion'))
         self._ears = Inputs(node, [self._primitives])
         self.channels = [*self.channels, self._primitives]
-        self._names: deque[str] = deque(maxlen=KEPT)
+        self._seen: deque[str] = deque(maxlen=KEPT)
         #: Newest observation that was accepted, and since when its age counts (ns).
         self._newest = self._since = 0
         self._is_new = False
@@ -128,11 +128,11 @@ class Receiver(Observer):
         )
         # A newest one that lies in the future is from before the clock was set back.
         latest = self._clock.now().nanoseconds + round(1e9 * self._parameters['future_tolerance'])
-        if plan.plan_id in self._names or plan.stamp < self._newest <= latest:
+        if plan.plan_id in self._seen or plan.stamp < self._newest <= latest:
             channel.refuse(sample, 'stamp')
-            why = 'came already' if plan.plan_id in self._names else 'is older than the one before'
+            why = 'came already' if plan.plan_id in self._seen else 'is older than the one before'
             raise NodeError(ErrorCode.STALE_PRIMITIVES, f'plan {plan.plan_id!r} {why}')
-        self._names.append(plan.plan_id)
+        self._seen.append(plan.plan_id)
         self._newest, self._is_new = plan.stamp, True
         return plan, info
 

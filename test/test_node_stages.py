@@ -221,16 +221,15 @@ def test_stop_of_the_reasoning_half_ends_the_instruction(pair):
 
 def test_a_reasoner_that_dies_stops_the_robot(pair):
     harness = pair.harness
-    seen = len(harness.heard.motions)
-    harness.say('walk forward')
-    harness.wait(lambda: len(harness.heard.motions) > seen, 60.0, 'motion')
-    assert not harness.heard.motions[-1].hold
-    os.kill(pair.children.pid('reasoner'), signal.SIGKILL)
-    # Patience ends here: what runs has seconds left, and nothing newer will come.
-    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=1.0)
+    # Three plans' time: less than what is left of the motion when the reasoner dies.
+    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=3.0)
     patience = ParameterMessage(name='primitives.timeout', value=value)
     request = SetParameters.Request(parameters=[patience])
     assert pair.call(SetParameters, 'generator/set_parameters', request).results[0].successful
+    seen = len(harness.heard.motions)
+    harness.say('walk forward')
+    harness.wait(lambda: len(harness.heard.motions) > seen, 60.0, 'motion')
+    os.kill(pair.children.pid('reasoner'), signal.SIGKILL)
     harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
     status = harness.wait(lambda: next(
         (m for m in harness.heard.messages if m.code == ErrorCode.STALE_PRIMITIVES), None))
@@ -421,7 +420,13 @@ def test_a_clock_that_is_set_back_stops_and_the_next_instruction_counts(tiny):
     with Harness(tiny, stages='generate', sim_time=True,
                  **{'primitives.max_age': 10.0, 'primitives.timeout': 20.0}) as harness:
         sender = Sender(harness, tiny)
-        harness.wait(lambda: harness.node.get_clock().now().nanoseconds > 0, what='the clock')
+
+        def some_time() -> None:
+            # What is asked in the very step of the clock of a stop came before it.
+            then = harness.now()
+            harness.wait(lambda: harness.node.get_clock().now().nanoseconds > then + 100_000_000)
+
+        some_time()
         sender.send(sender.message())
         harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
         before = sender.given
@@ -431,6 +436,7 @@ def test_a_clock_that_is_set_back_stops_and_the_next_instruction_counts(tiny):
         sender.send(sender.message(given=before))
         harness.wait(lambda: harness.node.health.ignored, what='ignored primitives')
         assert harness.heard.motions[-1].hold
+        some_time()
         sender.send(sender.message())
         harness.wait(lambda: not harness.heard.motions[-1].hold, what='motion')
 

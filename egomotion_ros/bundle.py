@@ -34,6 +34,12 @@ MANIFEST = 'manifest.json'
 GRAPHS = ('prefill', 'decode', 'condition', 'step', 'encode', 'decode_motion')
 #: Graphs of parallel decoding, which a bundle holds when its reasoner was trained for it.
 PARALLEL_GRAPHS = ('query', 'refine')
+#: What a node that does one half of the work needs of them, by its parameter ``stages``.
+STAGE_GRAPHS = {
+    'all': (*GRAPHS, *PARALLEL_GRAPHS),
+    'reason': ('prefill', 'decode', *PARALLEL_GRAPHS),
+    'generate': ('condition', 'step', 'encode', 'decode_motion'),
+}
 #: How a runtime decodes the primitives of a bundle.
 DECODERS = ('autoregressive', 'parallel')
 #: Files a bundle must hold beside the graphs: role -> file name.

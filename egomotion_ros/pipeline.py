@@ -10,6 +10,7 @@ multiplied by k.  Everything that goes in and comes out is in the robot's metres
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ import numpy as np
 
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
-from egomotion_ros.bundle import Bundle
-from egomotion_ros.runtimes.base import Runtime, open_runtime
+from egomotion_ros.bundle import STAGE_GRAPHS, Bundle
+from egomotion_ros.runtimes.base import GPU_BACKENDS, Runtime, open_runtime
 from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
 from egomotion_ros.text import TextEncoder, clean_instruction
 from egomotion_ros.types import (
@@ -73,9 +74,13 @@ class EgoMotionPipeline:
 
     @staticmethod
     def load(bundle_dir: str | Path | None = None, robot: str | Path = 'unitree_g1',
-             backend: str = 'onnxruntime', threads: int = 2) -> EgoMotionPipeline:
+             backend: str = 'onnxruntime', threads: int = 2,
+             stages: str = 'all') -> EgoMotionPipeline:
         """
         Open a bundle (``None``: the default that ships) for a robot (a name or a YAML file).
+
+        With ``stages`` ``'reason'`` or ``'generate'`` only the graphs of that half are loaded,
+        except on a GPU, whose backends are proven by whole plans.
 
         Raises ValueError for a bad bundle, robot, backend name or thread count, RuntimeError when
         the backend cannot run on this machine.
@@ -84,7 +89,11 @@ class EgoMotionPipeline:
         from egomotion_ros.retarget.retargeter import Retargeter
         bundle = Bundle.open(bundle_dir)
         retargeter = Retargeter(RobotDescription.load(robot))
-        return EgoMotionPipeline(bundle, open_runtime(backend, bundle, threads), retargeter)
+        loaded = bundle
+        if backend not in (*GPU_BACKENDS, 'auto'):
+            loaded = replace(bundle, graphs={name: graph for name, graph in bundle.graphs.items()
+                                             if name in STAGE_GRAPHS[stages]})
+        return EgoMotionPipeline(bundle, open_runtime(backend, loaded, threads), retargeter)
 
     def warm_up(self) -> None:
         """Run every graph as a plan does, so that the first plan is as fast as the next."""
@@ -94,10 +103,13 @@ class EgoMotionPipeline:
         for name, arrays in blank.items():
             self._runtime.run(name, **arrays)
         # The loops hand arrays from graph to graph, which a device sets up apart.
-        decoded = decode_primitives(self._runtime, bundle, seed=0, **{
-            name: array[0] for name, array in blank['prefill'].items()})
-        sample_latents(self._runtime, bundle, decoded.states, decoded.mask,
-                       np.zeros((0, bundle.channels), np.float32), 0, 1, bundle.guidance)
+        if 'prefill' in blank:
+            decode_primitives(self._runtime, bundle, seed=0, **{
+                name: array[0] for name, array in blank['prefill'].items()})
+        if 'condition' in blank:
+            states, mask = (blank['condition'][name][0] for name in ('states', 'mask'))
+            sample_latents(self._runtime, bundle, states, mask,
+                           np.zeros((0, bundle.channels), np.float32), 0, 1, bundle.guidance)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """
@@ -146,7 +158,7 @@ class EgoMotionPipeline:
             raise ValueError(f'guidance must be between 0 and {_MAX_GUIDANCE:g}, got {guidance}')
         if not 1 <= steps <= _MAX_STEPS:
             raise ValueError(f'steps must be between 1 and {_MAX_STEPS}, got {steps}')
-        self._check_primitives(primitives)
+        self.check_primitives(primitives)
         known = self._encode_prefix(prefix)
         latents = sample_latents(self._runtime, self.bundle, primitives.states,
                                  primitives.states_mask, known, seed, steps, guidance)
@@ -196,11 +208,12 @@ class EgoMotionPipeline:
         """Free the models; afterwards the pipeline only raises."""
         self._runtime.close()
 
-    def _check_primitives(self, primitives: PrimitivePlan) -> None:
+    def check_primitives(self, primitives: PrimitivePlan) -> None:
+        """Raise ValueError for primitives that this bundle's generator cannot take."""
         if primitives.bundle_hash != self.bundle.hash:
             raise ValueError(f'the primitives come from bundle {primitives.bundle_hash[:12]}, '
                              f'this one is {self.bundle.hash[:12]}')
-        rows, width = self._runtime.specs['condition'].inputs[0].shape[1:]
+        rows, width = self.bundle.graphs['condition'].inputs[0].shape[1:]
         if primitives.states.shape != (rows, width) or primitives.states_mask.shape != (rows,) \
                 or primitives.states_mask.dtype != bool:
             raise ValueError(f'states must be ({rows}, {width}) with a bool mask, got '

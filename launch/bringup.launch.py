@@ -28,6 +28,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
 ARGUMENTS = {
+    'stages': ('all', 'all, or on two hosts: reason on one, generate on the other'),
+    'node_name': ('egomotion_node', 'name of the node; two in one namespace need two names'),
     'namespace': ('', 'namespace of the node and of all its topics'),
     'robot': ('unitree_g1', 'name of a robot description, or path of its YAML'),
     'bundle': ('', 'folder of the bundle; empty: the one that ships with the package'),
@@ -52,10 +54,11 @@ def generate_launch_description() -> LaunchDescription:
     """One lifecycle node, brought to active unless ``autostart:=false``."""
     value = LaunchConfiguration
     node = LifecycleNode(
-        package='egomotion_ros', executable='egomotion_node', name='egomotion_node',
+        package='egomotion_ros', executable='egomotion_node', name=value('node_name'),
         namespace=value('namespace'), output='screen',
         arguments=['--ros-args', '--log-level', value('log_level')],
         parameters=[value('params_file'), {
+            'stages': ParameterValue(value('stages'), value_type=str),
             'robot': ParameterValue(value('robot'), value_type=str),
             'bundle': ParameterValue(value('bundle'), value_type=str),
             'backend': ParameterValue(value('backend'), value_type=str),

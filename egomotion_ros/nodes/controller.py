@@ -21,7 +21,7 @@ from egomotion_ros.nodes.diagnostics import Health
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.goals import Goal
 from egomotion_ros.nodes.instructions import check_instruction, check_numbers
-from egomotion_ros.nodes.observer import Observer, View
+from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
@@ -45,7 +45,8 @@ class Task:
     What was asked: ``goal`` None for the topic.
 
     ``next_plan`` (ns, ROS clock) when to plan again, None for never; ``published`` True once a
-    plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan.
+    plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan; ``given`` (ns) when it
+    was asked.
     """
 
     instruction: str
@@ -54,6 +55,7 @@ class Task:
     published: bool = False
     plan_id: str = ''
     tokens: tuple[int, ...] = ()
+    given: int = 0
 
 
 class Controller:
@@ -89,6 +91,7 @@ class Controller:
             self._on_planned,
             self._on_failed,
             lambda text: self._log.error(text),
+            only_reasons=parameters['stages'] == 'reason',
         )
 
     # What is asked ----------------------------------------------------------------------------
@@ -104,7 +107,7 @@ class Controller:
             except NodeError as error:
                 self._refuse(error)
                 return
-            self._begin(Task(instruction))
+            self._begin(Task(instruction, given=self._clock.now().nanoseconds))
 
     def accept(self, goal: Goal) -> None:
         """Take a goal; one that is running ends as preempted, a bad one changes nothing."""
@@ -123,7 +126,7 @@ class Controller:
                 self._refuse(error)
                 goal.finish(error.code, error.message)
                 return
-            self._begin(Task(instruction, goal))
+            self._begin(Task(instruction, goal, given=self._clock.now().nanoseconds))
 
     def cancel(self, goal: Goal) -> None:
         """Cancel a goal: stop, if it is the one running."""
@@ -247,10 +250,13 @@ class Controller:
         """Halt where the watch says so."""
         task = self._task
         moving = self._player.is_moving(now) and not self._player.is_stopping(now)
-        standing = task is not None and task.published and task.next_plan is not None
-        problem = self._watch.problem(self._worker.current, moving, standing)
+        problem = self._watch.problem(self._worker.current, moving, self._is_standing(task))
         if problem is not None:
             self.halt(problem.code, problem.message, is_fault=True)
+
+    def _is_standing(self, task: Task | None) -> bool:
+        """Return True where ``task`` waits for its next plan, and needs fresh inputs for it."""
+        return task is not None and task.published and task.next_plan is not None
 
     # Planning ---------------------------------------------------------------------------------
     def _begin(self, task: Task) -> None:
@@ -271,24 +277,26 @@ class Controller:
             goal, period = task.goal.request, 0.0
             seed, guidance, steps = goal.seed, goal.guidance or guidance, goal.steps or steps
         request = PlanRequest(task.instruction, seed, guidance or None, steps or None)
-        task.plan_id = request.plan_id
         now = self._clock.now().nanoseconds
         task.next_plan = now + round(1e9 * period) if period > 0 else None
+        self._submit(task, request)
+
+    def _submit(self, task: Task, request: PlanRequest) -> None:
+        task.plan_id = request.plan_id
         self.status.about(task.instruction, task.plan_id)
         self._worker.submit(request)
 
-    def _start_of(self, view: View) -> Start:
-        """Where a plan made from ``view`` starts (called by the planning thread)."""
-        stamp = view.observation.stamp
+    def _start_of(self, stamp: int, measured: Measured | None) -> Start:
+        """Where a plan of what was seen at ``stamp`` starts (called by the planning thread)."""
         with self._lock:
             if self._player.is_moving(max(stamp, self._clock.now().nanoseconds)):
                 state = self._player.state(stamp)
                 prefix = self._player.prefix(stamp, self._latency_budget())
                 root = (state.root_position, state.root_quaternion)
                 return Start(prefix, state.positions, state.velocities, root, continues=True)
-        if view.measured is None:
+        if measured is None:
             return Start()
-        return Start(positions=view.measured.positions, root=view.measured.root)
+        return Start(positions=measured.positions, root=measured.root)
 
     def _on_stage(
         self, request: PlanRequest, stage: str, primitives: PrimitivePlan | None
@@ -344,7 +352,7 @@ class Controller:
         if not self._player.is_moving(now) and not planned.continues:
             return self._player.begin(planned.robot, planned.human, now)
         p = self._parameters
-        observed = planned.view.observation.stamp if planned.continues else now
+        observed = planned.primitives.stamp if planned.continues else now
         return self._player.follow(
             planned.robot, planned.human, observed, now, p['lead'], p['blend']
         )
@@ -402,13 +410,13 @@ class Controller:
         return max(p['latency_budget'], 1e-3 * max(recent, default=0.0) + p['lead'])
 
     def _describe(self, planned: Planned, stamp: int) -> PlanInfo:
-        observation = planned.view.observation
         return PlanInfo(
             plan_id=planned.request.plan_id,
             seed=planned.primitives.seed,
             bundle_hash=self._pipeline.bundle.hash,
             stamp=stamp,
-            observation_stamp=observation.stamp,
-            observation_root=observation.root,
+            observation_stamp=planned.primitives.stamp,
+            observation_root=planned.primitives.root,
             frame_id=self._parameters['odom.frame'],
+            instruction_stamp=self._task.given,
         )

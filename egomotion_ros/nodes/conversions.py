@@ -37,7 +37,7 @@ class PlanInfo:
     What every message of one plan says of itself.
 
     ``stamp`` (ns) when the first row is due, ``observation_stamp`` (ns) and ``observation_root``
-    of the image, ``frame_id`` of all poses.
+    of the image, ``frame_id`` of all poses, ``instruction_stamp`` (ns) when it was asked for.
     """
 
     plan_id: str
@@ -47,6 +47,7 @@ class PlanInfo:
     observation_stamp: int
     observation_root: PlanarPose
     frame_id: str = 'odom'
+    instruction_stamp: int = 0
 
 
 def time_to_msg(stamp: int) -> Time:
@@ -101,6 +102,7 @@ def plan_to_msg(info: PlanInfo) -> PlanHeader:
         seed=info.seed,
         bundle_hash=info.bundle_hash,
         observation_stamp=time_to_msg(info.observation_stamp),
+        instruction_stamp=time_to_msg(info.instruction_stamp),
         observation_pose=planar_to_msg(info.observation_root),
     )
     message.header.stamp = time_to_msg(info.stamp)
@@ -118,6 +120,7 @@ def plan_from_msg(message: PlanHeader) -> PlanInfo:
         observation_stamp=time_from_msg(message.observation_stamp),
         observation_root=planar_from_msg(message.observation_pose),
         frame_id=message.header.frame_id,
+        instruction_stamp=time_from_msg(message.instruction_stamp),
     )
 
 
@@ -131,9 +134,14 @@ def refuse_foreign(message: PlanHeader, bundle_hash: str) -> None:
 
 
 def primitives_to_msg(
-    plan: PrimitivePlan, info: PlanInfo, with_states: bool = False, dtype: str = 'float16'
+    plan: PrimitivePlan, info: PlanInfo, with_states: bool = False, dtype: str = ''
 ) -> MotionPrimitivesMsg:
-    """Primitives, and the frozen states as ``dtype`` where ``with_states``."""
+    """
+    Primitives, and the frozen states as ``dtype`` where ``with_states``.
+
+    Without a ``dtype`` that is float16, which moves no joint of the default's motions by more than
+    0.1 mm, or float32 where a state is beyond float16 (residual streams of some VLMs are).
+    """
     message = MotionPrimitivesMsg(
         plan=plan_to_msg(info),
         instruction=plan.instruction,
@@ -145,6 +153,9 @@ def primitives_to_msg(
         states_layer=plan.layer,
     )
     if with_states:
+        if not dtype:
+            most = float(np.abs(plan.states).max(initial=0.0))
+            dtype = 'float16' if most <= float(np.finfo(np.float16).max) else 'float32'
         states = np.ascontiguousarray(plan.states, dtype=np.dtype(dtype).newbyteorder('<'))
         message.states = array.array('B', states.tobytes())
         message.states_dtype = dtype
@@ -179,6 +190,8 @@ def primitives_from_msg(message: MotionPrimitivesMsg) -> PrimitivePlan:
         if len(mask) != shape[0]:
             raise ValueError(f'states_mask: expected {shape[0]} flags, got {len(mask)}')
     info = plan_from_msg(message.plan)
+    if not 0 < message.window_duration < MOST_ROWS:
+        raise ValueError(f'window_duration: expected seconds > 0, got {message.window_duration}')
     window = round(message.window_duration * FPS)
     return PrimitivePlan(
         plan_id=info.plan_id,

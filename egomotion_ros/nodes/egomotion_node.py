@@ -35,8 +35,16 @@ from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.qos import profile
+from egomotion_ros.nodes.receiver import Receiver
+from egomotion_ros.nodes.stages import GenerateController, ReasonController
 from egomotion_ros.nodes.watch import TOLD_JUMP
 
+#: Who decides and who looks, by the parameter ``stages``.
+STAGES = {
+    'all': (Controller, Observer),
+    'reason': (ReasonController, Observer),
+    'generate': (GenerateController, Receiver),
+}
 #: Threads of the executor: orders, stop, one waiting goal, one ending goal.
 THREADS = 4
 #: Longest time (s) that deactivation waits until subscribers have the stop.
@@ -68,7 +76,9 @@ class EgoMotionNode(ManagedNode):
         # Re-entrant: what stops motion waits for nothing but the controller's short lock.
         self._control = ReentrantCallbackGroup()
         self._instruction = None
-        self._goals = GoalServer(self)
+        self._stages = self.parameters['stages']
+        # One namespace holds both halves: goals go to the one that moves, which says why not.
+        self._goals = None if self._stages == 'reason' else GoalServer(self)
         self._stop = self.create_service(
             Trigger, '~/stop', self._on_stop, callback_group=self._control
         )
@@ -93,6 +103,7 @@ class EgoMotionNode(ManagedNode):
                 robot=p['robot'],
                 backend=p['backend'],
                 threads=p['threads'],
+                stages=self._stages,
             )
         except RuntimeError as error:
             raise ValueError(f'backend {p["backend"]}: {error}') from error
@@ -102,32 +113,40 @@ class EgoMotionNode(ManagedNode):
         backend = self.pipeline.backend + (f' because of {reason}' if reason else '')
         self.health = Health(self.get_fully_qualified_name(), backend, self.pipeline.bundle.hash)
         self.outputs = Outputs(self, p, self.pipeline.robot)
-        self.observer = Observer(self, p, self.pipeline.camera, self.pipeline.robot)
-        self.controller = Controller(
+        decides, looks = STAGES[self._stages]
+        self.observer = looks(self, p, self.pipeline)
+        self.controller = decides(
             self, p, self.pipeline, self.observer, self.outputs, self.health, self._heart.hurry
         )
         self.get_logger().info(
             f'bundle {self.pipeline.bundle.hash[:12]} on {backend} for '
-            f'{self.pipeline.robot.name}, output '
+            f'{self.pipeline.robot.name}, stages: {self._stages}, output '
             f'{"enabled" if p["output_enabled"] else "disabled"}'
         )
 
     def start(self) -> None:
-        """Listen to instructions and goals; none is left over from before."""
+        """Listen to instructions and goals, or primitives; none is left over from before."""
         self.controller.start()
-        self._goals.serve(self.controller)
-        self._instruction = self.create_subscription(
-            String,
-            'instruction',
-            self.guarded(self._on_instruction),
-            profile(self.parameters['qos.instruction']),
-            callback_group=self._control,
-        )
+        if self._goals is not None:
+            self._goals.serve(self.controller)
+        if self._stages == 'generate':
+            self.observer.listen(self.controller.receive)
+        else:
+            self._instruction = self.create_subscription(
+                String,
+                'instruction',
+                self.guarded(self._on_instruction),
+                profile(self.parameters['qos.instruction']),
+                callback_group=self._control,
+            )
         self._heart.start()
 
     def halt(self) -> None:
         """Take no more orders, stop what moves, stop listening."""
-        self._goals.serve(None)
+        if self._goals is not None:
+            self._goals.serve(None)
+        if self._stages == 'generate':
+            self.observer.deafen()
         if self._instruction is not None:
             self.destroy_subscription(self._instruction)
             self._instruction = None

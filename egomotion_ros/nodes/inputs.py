@@ -17,6 +17,7 @@ with the subscriptions.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 import struct
 import threading
@@ -111,6 +112,8 @@ class Channel:
         self._counts: Counter[str] = Counter()
         self._sequence = self._renewed = self._since = 0
         self._is_new = False
+        #: Called with each sample as it comes, by the thread that takes it.
+        self.on_news: Callable[[Sample], None] = lambda sample: None
 
     @property
     def is_open(self) -> bool:
@@ -296,6 +299,7 @@ class Channel:
                 self._pass_over(self._samples[0])
             self._samples.append(sample)
             self._news.notify_all()
+        self.on_news(sample)
 
 
 class Inputs:

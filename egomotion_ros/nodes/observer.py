@@ -35,12 +35,17 @@ from egomotion_ros.nodes.robot_state import (
     read_joints,
     read_odometry,
 )
-from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import MotionState
-from egomotion_ros.types import CameraIntrinsics, CameraPose, Observation, PlanarPose
+from egomotion_ros.types import CameraPose, Observation, PlanarPose
 
 if TYPE_CHECKING:
     from egomotion_ros.nodes.egomotion_node import EgoMotionNode
+    from egomotion_ros.pipeline import EgoMotionPipeline
+
+#: Positions (J,), velocities (J,) and stamp of the joints.
+Joints = tuple[np.ndarray, np.ndarray, int]
+#: Position (3,), quaternion (4,) and twist (6,) of the base link.
+Base = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,11 @@ class View:
     """
     What a plan starts from.
 
-    ``observation``; the robot as ``measured``, or None where joint states are not required and
-    there are none; ``arrived`` when
-    the image came (steady clock, ns).
+    ``observation``, None where another node looked; the robot as ``measured``, or None where joint
+    states are not required and there are none; ``arrived`` when the image came (steady clock, ns).
     """
 
-    observation: Observation
+    observation: Observation | None
     measured: Measured | None
     arrived: int
 
@@ -62,13 +66,10 @@ class Observer:
     """Owns the input channels and reads them."""
 
     def __init__(
-        self,
-        node: EgoMotionNode,
-        parameters: Parameters,
-        camera: CameraIntrinsics,
-        robot: RobotDescription,
+        self, node: EgoMotionNode, parameters: Parameters, pipeline: EgoMotionPipeline
     ) -> None:
-        self._parameters, self._camera, self._robot = parameters, camera, robot
+        self._parameters = parameters
+        self._camera, self._robot = pipeline.camera, pipeline.robot
         self._clock = node.get_clock()
         self._names = joint_map(parameters['joint_map'])
 
@@ -86,15 +87,23 @@ class Observer:
         self.joint_states = channel(JointState, 'joint_states', 'joint_states')
         self.odom = channel(Odometry, 'odom', 'odom', keep=200)
         self.head_pose = channel(PoseStamped, 'head_pose', 'head_pose', keep=50)
-        channels = [self.image, self.camera_info, self.joint_states, self.odom]
-        if parameters['camera.source'] == 'topic':
-            channels.append(self.head_pose)
+        stages, source = parameters['stages'], parameters['camera.source']
+        # A node that only reasons wants the joints for nothing but the camera they carry.
+        wants_joints = stages != 'reason' or source == 'robot'
+        self._needs_joints = wants_joints and parameters['joint_states.required']
+        channels = [self.odom]
+        if wants_joints:
+            channels.append(self.joint_states)
+        if stages != 'generate':
+            channels += [self.image, self.camera_info]
+            if source == 'topic':
+                channels.append(self.head_pose)
         self._inputs = Inputs(node, channels)
         self.channels = channels
         #: Where the base was told to be at a stamp (ns), None: nowhere; used without odometry.
         self.commanded: Callable[[int], MotionState | None] = lambda stamp: None
         self._rectifier: tuple[tuple, Rectifier] | None = None
-        self._model = robot.kinematics
+        self._model = self._robot.kinematics
         self._data = mujoco.MjData(self._model)
 
     def open(self) -> None:
@@ -137,17 +146,24 @@ class Observer:
                 f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
             )
         most = self._parameters['image.max_age']
-        self._fresh(self.image, sample, 'image', most, ErrorCode.STALE_IMAGE)
-        measured = self.measure(sample.stamp)
-        with _content(self.image, sample, ErrorCode.BAD_IMAGE):
+        self.check_fresh(self.image, sample, 'image', most, ErrorCode.STALE_IMAGE)
+        joints, base = self._joints(patient=True), self._base(sample.stamp, patient=True)
+        with content(self.image, sample, ErrorCode.BAD_IMAGE):
             pixels = self._decode(self.image.read(sample))
         image = self._rectify(pixels)
-        root, camera = self._camera_pose(measured, sample.stamp)
+        root, camera = self._camera_pose(joints, base, sample.stamp)
         return View(
             Observation(image, instruction, sample.stamp, camera, root),
-            measured,
+            None if joints is None else Measured(*joints, base),
             sample.steady,
         )
+
+    def lapse(self) -> NodeError | None:
+        """Say for how long nothing new was seen; None where that is not too long."""
+        age = self.image.age()
+        if age <= self._parameters['image.timeout']:
+            return None
+        return NodeError(ErrorCode.STALE_IMAGE, f'no new image for {age:.2f} s')
 
     # The robot --------------------------------------------------------------------------------
     def measure(self, stamp: int | None = None, patient: bool = True) -> Measured | None:
@@ -162,27 +178,24 @@ class Observer:
         base = self._base(stamp, patient)
         return None if joints is None else Measured(*joints, base)
 
-    def _joints(self, patient: bool) -> tuple[np.ndarray, np.ndarray, int] | None:
+    def _joints(self, patient: bool) -> Joints | None:
         timeout = self._parameters['joint_states.timeout']
         sample = self.joint_states.newest()
-        required = self._parameters['joint_states.required']
-        if sample is None and required and patient:
+        if sample is None and self._needs_joints and patient:
             sample = self.joint_states.wait(timeout)
         if sample is None:
-            if required:
+            if self._needs_joints:
                 raise NodeError(
                     ErrorCode.STALE_JOINT_STATES, f'no joint states within {timeout} s'
                 )
             return None
         code = ErrorCode.STALE_JOINT_STATES
-        self._fresh(self.joint_states, sample, 'joint state', timeout, code)
-        with _content(self.joint_states, sample, ErrorCode.BAD_JOINT_STATES):
+        self.check_fresh(self.joint_states, sample, 'joint state', timeout, code)
+        with content(self.joint_states, sample, ErrorCode.BAD_JOINT_STATES):
             message = self.joint_states.read(sample)
             return *read_joints(message, self._robot, self._names), sample.stamp
 
-    def _base(
-        self, stamp: int | None, patient: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def _base(self, stamp: int | None, patient: bool) -> Base | None:
         """Position (3,), quaternion (4,) and twist (6,) of the base link at ``stamp``."""
         required = self._parameters['odom.required']
         samples = self.odom.all()
@@ -197,10 +210,10 @@ class Observer:
                 )
             return None
         most, frame = self._parameters['odom.timeout'], self._parameters['odom.frame']
-        self._fresh(self.odom, samples[-1], 'odometry', most, ErrorCode.NO_ODOMETRY)
+        self.check_fresh(self.odom, samples[-1], 'odometry', most, ErrorCode.NO_ODOMETRY)
         near = []
         for sample in around(samples, stamp):
-            with _content(self.odom, sample, ErrorCode.NO_ODOMETRY):
+            with content(self.odom, sample, ErrorCode.NO_ODOMETRY):
                 near.append(read_odometry(self.odom.read(sample), frame))
         return between(near, [s.stamp for s in around(samples, stamp)], stamp)
 
@@ -233,12 +246,10 @@ class Observer:
         except ValueError as error:
             raise NodeError(ErrorCode.NO_CALIBRATION, str(error)) from error
 
-    def _camera_pose(self, measured: Measured | None, stamp: int) -> tuple[PlanarPose, CameraPose]:
-        """Ground pose of the pelvis and the camera above it."""
-        floor = self._parameters['floor_height']
-        if measured is not None and measured.base is not None:
-            position, quaternion = measured.root
-            rotation = quaternion_to_matrix(quaternion)
+    def stand(self, base: Base | None, stamp: int) -> tuple[PlanarPose, np.ndarray, np.ndarray]:
+        """Ground pose of the pelvis at ``stamp``; position (3,), rotation (3, 3) of the base."""
+        if base is not None:
+            position, rotation = base[0], quaternion_to_matrix(base[1])
         else:
             # Dead reckoning: on the floor, where the motion under way has brought the robot.
             position, rotation = np.zeros(3), np.eye(3)
@@ -247,15 +258,21 @@ class Observer:
                 position = told.root_position.copy()
                 forward = quaternion_to_matrix(told.root_quaternion)[:, 0]
                 rotation = rpy_matrix([0.0, 0.0, np.arctan2(forward[1], forward[0])])
-            position[2] = floor + self._parameters['base_height']
+            position[2] = self._parameters['floor_height'] + self._parameters['base_height']
         heading = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
-        root = PlanarPose(float(position[0]), float(position[1]), heading)
+        return PlanarPose(float(position[0]), float(position[1]), heading), position, rotation
+
+    def _camera_pose(
+        self, joints: Joints | None, base: Base | None, stamp: int
+    ) -> tuple[PlanarPose, CameraPose]:
+        """Ground pose of the pelvis and the camera above it."""
+        root, position, rotation = self.stand(base, stamp)
         source = self._parameters['camera.source']
         if source == 'topic':
             centre, axes = self._head(stamp)
         else:
             offset, mount = (
-                self._mount(measured)
+                self._mount(joints)
                 if source == 'robot'
                 else (
                     np.array(self._parameters['camera.position']),
@@ -264,19 +281,19 @@ class Observer:
             )
             centre, axes = position + rotation @ offset, rotation @ mount
         axis = axes[:, 0]
-        turn = float(np.arctan2(axis[1], axis[0])) - heading
+        turn = float(np.arctan2(axis[1], axis[0])) - root.yaw
         return root, CameraPose(
-            height=float(centre[2]) - floor,
+            height=float(centre[2]) - self._parameters['floor_height'],
             pitch=float(np.arcsin(np.clip(-axis[2], -1.0, 1.0))),
             yaw=float(np.arctan2(np.sin(turn), np.cos(turn))),
         )
 
-    def _mount(self, measured: Measured | None) -> tuple[np.ndarray, np.ndarray]:
+    def _mount(self, joints: Joints | None) -> tuple[np.ndarray, np.ndarray]:
         """Camera of the robot description in the base link, at the measured joints."""
-        joints = self._robot.standing if measured is None else measured.positions
+        positions = self._robot.standing if joints is None else joints[0]
         self._data.qpos[:] = 0.0
         self._data.qpos[3] = 1.0
-        self._data.qpos[self._robot.qpos_indices(self._model)] = joints
+        self._data.qpos[self._robot.qpos_indices(self._model)] = positions
         mujoco.mj_kinematics(self._model, self._data)
         camera = self._robot.camera
         body = self._data.body(camera.body)
@@ -290,15 +307,15 @@ class Observer:
         if not samples:
             raise NodeError(ErrorCode.NO_ODOMETRY, 'no head pose came')
         most = self._parameters['odom.timeout']
-        self._fresh(self.head_pose, samples[-1], 'head pose', most, ErrorCode.NO_ODOMETRY)
+        self.check_fresh(self.head_pose, samples[-1], 'head pose', most, ErrorCode.NO_ODOMETRY)
         nearest = min(samples, key=lambda sample: abs(sample.stamp - stamp))
-        with _content(self.head_pose, nearest, ErrorCode.NO_ODOMETRY):
+        with content(self.head_pose, nearest, ErrorCode.NO_ODOMETRY):
             message = self.head_pose.read(nearest)
             check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
             position, quaternion = pose_from_msg(message.pose)
         return position, quaternion_to_matrix(quaternion)
 
-    def _fresh(
+    def check_fresh(
         self, channel: Channel, sample: Sample, what: str, most: float, code: ErrorCode
     ) -> None:
         """Raise NodeError ``code`` where the stamp is too old or in the future."""
@@ -312,7 +329,7 @@ class Observer:
 
 
 @contextmanager
-def _content(channel: Channel, sample: Sample, code: ErrorCode) -> Iterator[None]:
+def content(channel: Channel, sample: Sample, code: ErrorCode) -> Iterator[None]:
     """Turn a ValueError about what ``sample`` holds into a NodeError, and count it."""
     try:
         yield

@@ -34,21 +34,33 @@ class Outputs:
     """The node's lifecycle publishers; silent unless the node is active."""
 
     def __init__(self, node: ManagedNode, parameters: Parameters, robot: RobotDescription) -> None:
-        def publisher(kind: type, topic: str, name: str):
-            return node.create_lifecycle_publisher(kind, topic, profile(name))
+        self._publishers = []
 
-        motion = parameters['qos.robot_motion']
+        def publisher(kind: type, topic: str, name: str):
+            self._publishers.append(node.create_lifecycle_publisher(kind, topic, profile(name)))
+            return self._publishers[-1]
+
+        stages = parameters['stages']
         self._node, self._parameters, self._robot = node, parameters, robot
         self._names = joint_map(parameters['joint_map'])
-        self._robot_motion = publisher(RobotMotion, 'robot_motion', motion)
-        self._preview = publisher(RobotMotion, 'robot_motion_preview', motion)
-        self._trajectory = publisher(
-            JointTrajectory, 'joint_trajectory', parameters['qos.joint_trajectory']
+        self._moving = []
+        if stages != 'reason':
+            motion = parameters['qos.robot_motion']
+            self._robot_motion = publisher(RobotMotion, 'robot_motion', motion)
+            self._preview = publisher(RobotMotion, 'robot_motion_preview', motion)
+            self._trajectory = publisher(
+                JointTrajectory, 'joint_trajectory', parameters['qos.joint_trajectory']
+            )
+            self._human = publisher(HumanMotion, 'human_motion', 'motion')
+            self._markers = publisher(MarkerArray, 'markers', 'motion')
+            self._moving = [self._robot_motion, self._trajectory]
+        # Where another node reasons, what it says on this topic is the input.
+        self._primitives = None
+        if stages != 'generate':
+            self._primitives = publisher(MotionPrimitives, 'motion_primitives', 'motion')
+        self._status = publisher(
+            Status, 'reason/status' if stages == 'reason' else 'status', 'latched'
         )
-        self._human = publisher(HumanMotion, 'human_motion', 'motion')
-        self._primitives = publisher(MotionPrimitives, 'motion_primitives', 'motion')
-        self._markers = publisher(MarkerArray, 'markers', 'motion')
-        self._status = publisher(Status, 'status', 'latched')
         self._diagnostics = publisher(DiagnosticArray, 'diagnostics', 'default')
 
     def play(self, playing: Playing, info: PlanInfo) -> RobotMotion:
@@ -69,10 +81,7 @@ class Outputs:
 
     def explain(self, planned: Planned, info: PlanInfo) -> MotionPrimitives:
         """Publish what the plan was made of; costly messages only where somebody listens."""
-        primitives = primitives_to_msg(
-            planned.primitives, info, with_states=self._parameters['publish_states']
-        )
-        self._primitives.publish(primitives)
+        primitives = self.primitives(planned, info, self._parameters['publish_states'])
         if self._human.get_subscription_count():
             self._human.publish(human_to_msg(planned.human, info))
         if self._markers.get_subscription_count():
@@ -80,6 +89,13 @@ class Outputs:
                 plan_markers(planned.human, planned.robot, info, planned.primitives.instruction)
             )
         return primitives
+
+    def primitives(self, planned: Planned, info: PlanInfo, with_states: bool) -> MotionPrimitives:
+        """Publish the primitives, unless they came from another node."""
+        message = primitives_to_msg(planned.primitives, info, with_states)
+        if self._primitives is not None:
+            self._primitives.publish(message)
+        return message
 
     def status(self, message: Status) -> None:
         """Publish a status (latched)."""
@@ -91,19 +107,10 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (
-            self._robot_motion,
-            self._preview,
-            self._trajectory,
-            self._human,
-            self._primitives,
-            self._markers,
-            self._status,
-            self._diagnostics,
-        ):
+        for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def flush(self, seconds: float) -> None:
         """Give the middleware ``seconds`` to hand over the last motion (before shutdown)."""
-        for publisher in (self._robot_motion, self._trajectory, self._status):
+        for publisher in (*self._moving, self._status):
             publisher.wait_for_all_acked(Duration(seconds=seconds))

@@ -22,6 +22,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from egomotion_ros.bundle import STAGE_GRAPHS
 from egomotion_ros.nodes.qos import PROFILES
 
 
@@ -31,7 +32,8 @@ class Spec:
     One parameter.
 
     ``span`` smallest and largest number; ``choices`` allowed values; ``length`` of a list;
-    ``live`` True where it may change while the node is configured.
+    ``live`` True where it may change while the node is configured, ``fixed`` True where it may not
+    change after the node was made.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Spec:
     choices: tuple = ()
     length: int | None = None
     live: bool = False
+    fixed: bool = False
 
 
 def _qos(topic: str, default: str) -> Spec:
@@ -50,6 +53,14 @@ def _qos(topic: str, default: str) -> Spec:
 
 
 SPECS: tuple[Spec, ...] = (
+    Spec(
+        'stages',
+        'all',
+        'what this node does of the way from image to motion: all of it, reason (publishes '
+        'motion_primitives with states) or generate (turns those into motion); set at the start',
+        choices=tuple(STAGE_GRAPHS),
+        fixed=True,
+    ),
     Spec('bundle', '', 'folder of the bundle; empty: the one that ships with the package'),
     Spec('robot', 'unitree_g1', 'name of a robot description, or path of its YAML'),
     Spec(
@@ -193,6 +204,22 @@ SPECS: tuple[Spec, ...] = (
         span=(0.05, 3.0),
         live=True,
     ),
+    Spec(
+        'primitives.max_age',
+        1.0,
+        '[s] oldest observation of motion_primitives that a plan may start from, with stages: '
+        'generate',
+        span=(0.01, 60.0),
+        live=True,
+    ),
+    Spec(
+        'primitives.timeout',
+        3.0,
+        '[s] without newer motion_primitives until any motion is stopped, with stages: generate; '
+        'more than replan_period of the node that reasons',
+        span=(0.1, 60.0),
+        live=True,
+    ),
     Spec('planning_timeout', 20.0, '[s] until planning is given up', span=(0.1, 600.0), live=True),
     Spec(
         'guidance',
@@ -321,7 +348,9 @@ def _as_declared(spec: Spec, value: Any) -> Any:
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.text, dynamic_typing=_is_real(spec))
+    descriptor = ParameterDescriptor(
+        description=spec.text, dynamic_typing=_is_real(spec), read_only=spec.fixed
+    )
     if spec.choices:
         descriptor.additional_constraints = f'one of {", ".join(map(str, spec.choices))}'
     if spec.span and isinstance(spec.default, float):
@@ -332,7 +361,7 @@ def _descriptor(spec: Spec) -> ParameterDescriptor:
         descriptor.integer_range = [
             IntegerRange(from_value=int(spec.span[0]), to_value=int(spec.span[1]), step=1)
         ]
-    if not spec.live:
+    if not spec.live and not spec.fixed:
         descriptor.additional_constraints += ' (set before configure)'
     descriptor.additional_constraints = descriptor.additional_constraints.strip()
     return descriptor

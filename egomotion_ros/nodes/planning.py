@@ -22,7 +22,7 @@ import numpy as np
 
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.observer import Observer, View
-from egomotion_ros.nodes.player import check_motion
+from egomotion_ros.nodes.player import Measured, check_motion
 from egomotion_ros.text import InstructionTooLongError
 from egomotion_ros.types import HumanMotion, PrimitivePlan, RobotMotion
 
@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """One plan to make; ``seed`` 0 draws one.  ``cancelled`` is looked at between stages."""
+    """
+    One plan to make; ``seed`` 0 draws one.  ``cancelled`` is looked at between stages.
+
+    ``primitives`` are those that came from another node, None where this one looks and reasons.
+    """
 
     instruction: str
     seed: int = 0
     guidance: float | None = None
     steps: int | None = None
+    primitives: PrimitivePlan | None = None
     plan_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: float = field(default_factory=time.monotonic)
@@ -67,13 +72,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Planned:
-    """A finished plan; ``milliseconds`` by stage: observe, reason, generate, retarget."""
+    """
+    A finished plan; ``milliseconds`` by stage: observe, reason, generate, retarget.
+
+    ``human`` and ``robot`` are None where the node only reasons.
+    """
 
     request: PlanRequest
     view: View
     primitives: PrimitivePlan
-    human: HumanMotion
-    robot: RobotMotion
+    human: HumanMotion | None
+    robot: RobotMotion | None
     continues: bool
     milliseconds: dict[str, float]
 
@@ -83,7 +92,7 @@ class Planned:
 
         That is after ``now`` (ns) and ``lead`` (s); a plan that joins nothing is never late.
         """
-        gone = 1e-9 * (now - self.view.observation.stamp) + lead
+        gone = 1e-9 * (now - self.primitives.stamp) + lead
         return self.continues and gone + self.robot.step_dt >= self.robot.duration
 
 
@@ -98,15 +107,17 @@ class PlanWorker:
         self,
         pipeline: EgoMotionPipeline,
         observer: Observer,
-        start_of: Callable[[View], Start],
+        start_of: Callable[[int, Measured | None], Start],
         on_stage: Callable[[PlanRequest, str, PrimitivePlan | None], None],
         on_planned: Callable[[Planned], None],
         on_failed: Callable[[PlanRequest, NodeError], None],
         log: Callable[[str], None],
+        only_reasons: bool = False,
     ) -> None:
         self._pipeline, self._observer = pipeline, observer
         self._start_of, self._on_stage = start_of, on_stage
         self._on_planned, self._on_failed, self._log = on_planned, on_failed, log
+        self._only_reasons = only_reasons
         self._news = threading.Condition()
         self._waiting: PlanRequest | None = None
         self._current: PlanRequest | None = None
@@ -199,22 +210,34 @@ class PlanWorker:
                 self._on_stage(request, name, primitives)
             marks.append(time.perf_counter())
 
-        stage('reason')
-        view = self._observer.look(request.instruction)
-        stage('')
-        seed = request.drawn_seed
-        primitives = self._pipeline.reason(view.observation, request.plan_id, seed)
+        def milliseconds() -> dict[str, float]:
+            names = ('observe', 'reason', 'generate', 'retarget')
+            spent = 1000.0 * np.diff(marks[1:])
+            return dict.fromkeys(names, 0.0) | dict(zip(names, map(float, spent), strict=False))
+
+        if request.primitives is None:
+            stage('reason')
+            view = self._observer.look(request.instruction)
+            stage('')
+            primitives = self._pipeline.reason(
+                view.observation, request.plan_id, request.drawn_seed
+            )
+        else:
+            stage('')
+            view, primitives = self._observer.place(request.primitives)
+            stage('')
+        if self._only_reasons:
+            stage('')
+            return Planned(request, view, primitives, None, None, False, milliseconds())
         stage('generate', primitives)
-        start = self._start_of(view)
+        start = self._start_of(primitives.stamp, view.measured)
         human = self._pipeline.generate(
-            primitives, start.prefix, seed, request.guidance, request.steps
+            primitives, start.prefix, primitives.seed, request.guidance, request.steps
         )
         stage('retarget', primitives)
         robot = self._pipeline.retarget(human, start.positions, start.root, start.velocities)
         check_motion(robot, self._pipeline.robot.limits)
         stage('')
-        spent = 1000.0 * np.diff(marks[1:])
-        names = ('observe', 'reason', 'generate', 'retarget')
         return Planned(
             request,
             view,
@@ -222,5 +245,5 @@ class PlanWorker:
             human,
             robot,
             start.continues,
-            dict(zip(names, map(float, spent), strict=True)),
+            milliseconds(),
         )

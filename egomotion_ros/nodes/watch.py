@@ -62,9 +62,7 @@ class Watch:
                 text = f'no new joint states for {age:.2f} s'
                 return NodeError(ErrorCode.STALE_JOINT_STATES, text)
         if moving or standing:
-            age = self._observer.image.age()
-            if age > p['image.timeout']:
-                return NodeError(ErrorCode.STALE_IMAGE, f'no new image for {age:.2f} s')
+            return self._observer.lapse()
         return None
 
     def slip(self) -> int:

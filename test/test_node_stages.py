@@ -1,0 +1,491 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One node that reasons and one that generates: two processes, one robot, one way to stop."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+import os
+from pathlib import Path
+import signal
+import uuid
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import mujoco
+from node_harness import ACTIVATE, CONFIGURE, DEACTIVATE, Harness
+import numpy as np
+import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from std_srvs.srv import Trigger
+
+from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.demo.processes import Children
+from egomotion_ros.msg import MotionPrimitives, RobotMotion, Status
+from egomotion_ros.nodes.conversions import (
+    PlanInfo,
+    human_from_msg,
+    primitives_to_msg,
+    robot_from_msg,
+    time_from_msg,
+    time_to_msg,
+)
+from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.qos import profile
+from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.types import CameraPose, Observation, PlanarPose
+
+MODULE = 'egomotion_ros.nodes.egomotion_node'
+INSTRUCTION = 'walk to the red ball'
+#: Joints of the same plan may differ by this (m).
+PARITY = 0.005
+
+
+# Two processes --------------------------------------------------------------------------------
+@dataclass
+class Pair:
+    """A world, a process that reasons, one that generates, one of another bundle."""
+
+    harness: Harness
+    children: Children
+    reason: list[Status] = field(default_factory=list)
+    foreign: list[Status] = field(default_factory=list)
+    foreign_motions: list[RobotMotion] = field(default_factory=list)
+
+    def start(self, name: str, *remappings: str, **parameters) -> None:
+        """Start a node as a process of its own, with a slow machine's patience."""
+        values = {'camera.hfov': 1.4, 'threads': 1, 'joint_states.timeout': 10.0,
+                  'odom.timeout': 10.0, 'image.max_age': 5.0, 'image.timeout': 10.0,
+                  'primitives.max_age': 10.0, **parameters}
+        words = ['--ros-args', '-r', f'__ns:={self.harness.namespace}', '-r', f'__node:={name}']
+        for name_value in (f'{key}:={value}' for key, value in values.items()):
+            words += ['-p', name_value]
+        for remapping in remappings:
+            words += ['-r', remapping]
+        self.children.start(name, MODULE, words)
+
+    def call(self, kind: type, name: str, request):
+        client = self.harness.world.create_client(kind, name)
+        try:
+            self.harness.wait(client.service_is_ready, 60.0, name)
+            return self.harness.call(client, request, 60.0)
+        finally:
+            self.harness.world.destroy_client(client)
+
+    def bring_up(self, name: str) -> None:
+        for number in (CONFIGURE, ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=number))
+            answer = self.call(ChangeState, f'{name}/change_state', request)
+            assert answer.success, self.words()
+
+    def stop(self, name: str) -> Trigger.Response:
+        return self.call(Trigger, f'{name}/stop', Trigger.Request())
+
+    def words(self) -> str:
+        return self.children.every_last_word()
+
+
+@pytest.fixture(scope='module')
+def default() -> Iterator[EgoMotionPipeline]:
+    pipeline = EgoMotionPipeline.load(threads=1)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope='module')
+def pair(default, tiny_bundle, tmp_path_factory) -> Iterator[Pair]:
+    """Both halves under way with one instruction, planned at least twice."""
+    # The harness's own node stays unconfigured: of it only the world is wanted here.
+    with (
+        Harness(default, load=lambda **_: None) as harness,
+        Children(tmp_path_factory.mktemp('stages'), dict(os.environ)) as children,
+    ):
+        pair = Pair(harness, children)
+        pair.start('reasoner', stages='reason', replan_period=1.0)
+        pair.start('generator', stages='generate', **{'primitives.timeout': 20.0})
+        pair.start('foreigner', 'robot_motion:=foreign/robot_motion', 'status:=foreign/status',
+                   'joint_trajectory:=foreign/joint_trajectory', stages='generate',
+                   bundle=str(tiny_bundle))
+        for topic, kind, where, quality in (
+            ('reason/status', Status, pair.reason, 'latched'),
+            ('foreign/status', Status, pair.foreign, 'latched'),
+            ('foreign/robot_motion', RobotMotion, pair.foreign_motions, 'motion'),
+        ):
+            harness.world.create_subscription(kind, topic, where.append, profile(quality))
+        for name in ('generator', 'foreigner', 'reasoner'):
+            pair.bring_up(name)
+        harness.say(INSTRUCTION)
+        try:
+            harness.wait(lambda: len(harness.heard.motions) >= 2 and harness.heard.humans, 60.0)
+        except AssertionError as error:
+            raise AssertionError(f'no two plans\n{pair.words()}') from error
+        yield pair
+
+
+@pytest.fixture(scope='module')
+def primitives(pair: Pair) -> MotionPrimitives:
+    """Return what the first motion was made of."""
+    name = pair.harness.heard.motions[0].plan.plan_id
+    return pair.harness.wait(lambda: next(
+        (m for m in pair.harness.heard.primitives if m.plan.plan_id == name), None))
+
+
+def test_the_plan_is_that_of_one_node_at_the_same_seed(pair, primitives, default):
+    split = pair.harness.heard.motions[0]
+    human = next(m for m in pair.harness.heard.humans if m.plan.plan_id == split.plan.plan_id)
+    with Harness(default) as harness:
+        one = harness.run(INSTRUCTION, seed=primitives.plan.seed, execute=False)[1]
+        assert one.error_code == ErrorCode.NONE
+        whole = harness.wait(lambda: harness.heard.humans, what='human_motion')[0]
+    assert list(one.primitives.tokens) == list(primitives.tokens)
+
+    def joints(message):
+        motion = human_from_msg(message)
+        return forward_kinematics(motion.root_position, motion.rotations, motion.scale)
+
+    assert np.linalg.norm(joints(human) - joints(whole), axis=-1).max() < PARITY
+    apart = bodies(default, split) - bodies(default, one.robot_motion)
+    assert np.linalg.norm(apart, axis=-1).max() < PARITY
+
+
+def bodies(pipeline: EgoMotionPipeline, message: RobotMotion) -> np.ndarray:
+    """Positions of all links of the robot, (steps, links, 3)."""
+    robot, motion = pipeline.robot, robot_from_msg(message)
+    model = robot.kinematics
+    data, found = mujoco.MjData(model), []
+    for root, quaternion, positions in zip(
+        motion.root_position, motion.root_quaternion, motion.positions, strict=True
+    ):
+        data.qpos[:3], data.qpos[3:7] = root, np.roll(quaternion, 1)
+        data.qpos[robot.qpos_indices(model)] = positions
+        mujoco.mj_kinematics(model, data)
+        found.append(data.xpos.copy())
+    return np.array(found)
+
+
+def test_the_bytes_of_a_plan_are_those_the_page_tells(primitives, checkout: Path, default):
+    rows, width = default.bundle.graphs['condition'].inputs[0].shape[1:]
+    assert (primitives.states_dtype, list(primitives.states_shape)) == ('float16', [rows, width])
+    assert len(primitives.states) == 2 * rows * width
+    page = (checkout / 'docs' / 'how-to' / 'split.md').read_text(encoding='utf-8')
+    assert f'{len(serialize_message(primitives)):,} bytes' in page
+
+
+def test_the_half_that_reasons_moves_nothing(pair, primitives):
+    world, heard = pair.harness.world, pair.harness.heard
+    motions = world.get_publishers_info_by_topic(f'{pair.harness.namespace}/robot_motion')
+    assert [entry.node_name for entry in motions] == ['generator']
+    senders = world.get_publishers_info_by_topic(f'{pair.harness.namespace}/motion_primitives')
+    assert [entry.node_name for entry in senders] == ['reasoner']
+    assert {m.plan.plan_id for m in heard.motions} <= {m.plan.plan_id for m in heard.primitives}
+    assert pair.harness.wait(lambda: pair.reason)[-1].instruction == INSTRUCTION
+
+
+def test_the_next_plan_joins_the_running_one(pair):
+    first, second = pair.harness.heard.motions[:2]
+    old, new = robot_from_msg(first), robot_from_msg(second)
+    shift = 1e-9 * (time_from_msg(second.plan.header.stamp)
+                    - time_from_msg(first.plan.header.stamp))
+    row = round(shift / old.step_dt)
+    assert 0 < row < old.steps
+    assert np.abs(new.positions[0] - old.positions[row]).max() < 0.02
+
+
+def test_another_bundle_is_refused_and_nothing_moves(pair):
+    pair.harness.wait(lambda: pair.foreign and pair.foreign[-1].code == ErrorCode.FOREIGN_BUNDLE)
+    assert pair.foreign[-1].state == Status.REFUSED
+    assert not pair.foreign_motions
+
+
+def test_stop_of_the_moving_half_holds_although_plans_go_on_coming(pair):
+    harness = pair.harness
+    assert pair.stop('generator').message == 'stopping'
+    harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+    seen = len(harness.heard.primitives)
+    harness.wait(lambda: len(harness.heard.primitives) >= seen + 2, what='more primitives')
+    harness.wait_status(Status.HOLDING, ErrorCode.STOPPED)
+    assert harness.heard.motions[-1].hold
+
+
+def test_stop_of_the_reasoning_half_ends_the_instruction(pair):
+    assert pair.stop('reasoner').success
+    pair.harness.wait(lambda: pair.reason[-1].code == ErrorCode.STOPPED, what='its status')
+    assert pair.reason[-1].state == Status.HOLDING
+
+
+def test_a_reasoner_that_dies_stops_the_robot(pair):
+    harness = pair.harness
+    # Three plans' time: less than what is left of the motion when the reasoner dies.
+    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=3.0)
+    patience = ParameterMessage(name='primitives.timeout', value=value)
+    request = SetParameters.Request(parameters=[patience])
+    assert pair.call(SetParameters, 'generator/set_parameters', request).results[0].successful
+    seen = len(harness.heard.motions)
+    harness.say('walk forward')
+    harness.wait(lambda: len(harness.heard.motions) > seen, 60.0, 'motion')
+    os.kill(pair.children.pid('reasoner'), signal.SIGKILL)
+    harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+    status = harness.wait(lambda: next(
+        (m for m in harness.heard.messages if m.code == ErrorCode.STALE_PRIMITIVES), None))
+    assert status.state == Status.STOPPING
+    stop = robot_from_msg(harness.heard.motions[-1])
+    assert np.abs(stop.velocities[-1]).max() < 1e-6
+
+
+# One process, and what the network may bring --------------------------------------------------
+@pytest.fixture(scope='module')
+def tiny(tiny_bundle) -> Iterator[EgoMotionPipeline]:
+    pipeline = EgoMotionPipeline.load(tiny_bundle, threads=1)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope='module')
+def generating(tiny) -> Iterator[Sender]:
+    patient = {'primitives.max_age': 10.0, 'primitives.timeout': 20.0}
+    with Harness(tiny, stages='generate', **patient) as harness:
+        yield Sender(harness, tiny)
+
+
+class Sender:
+    """A reasoner that sends what it is told to."""
+
+    def __init__(self, harness: Harness, pipeline: EgoMotionPipeline) -> None:
+        self.harness, self.pipeline = harness, pipeline
+        self._publisher = harness.world.create_publisher(
+            MotionPrimitives, 'motion_primitives', profile('motion')
+        )
+        self.given = harness.now()
+
+    def message(self, **changes) -> MotionPrimitives:
+        """Primitives of what is seen now, for an instruction given anew unless ``given``."""
+        now = self.harness.now()
+        self.given = changes.pop('given', now)
+        camera = self.pipeline.camera
+        image = np.zeros((camera.height, camera.width, 3), np.uint8)
+        plan = self.pipeline.reason(
+            Observation(image, 'walk forward', now, CameraPose(1.2, 0.6)), uuid.uuid4().hex, 7
+        )
+        bundle = changes.pop('bundle_hash', self.pipeline.bundle.hash)
+        info = PlanInfo(plan.plan_id, 7, bundle, now, now, PlanarPose(),
+                        instruction_stamp=self.given)
+        message = primitives_to_msg(plan, info, with_states=True)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    def send(self, message: MotionPrimitives | bytes) -> None:
+        # The world listens as well as the node.
+        self.harness.wait(lambda: self._publisher.get_subscription_count() >= 2)
+        self._publisher.publish(message)
+
+    def refused(self, message: MotionPrimitives | bytes, code: ErrorCode, text: str) -> None:
+        """Send what must be refused by this code, in these words, and change nothing else."""
+        harness, health = self.harness, self.harness.node.health
+        refusals, moved = health.failures, len(harness.heard.motions)
+        self.send(message)
+        harness.wait(lambda: health.failures > refusals, what=f'{code.name}: {text}')
+        assert health.last_code == code and text in health.last_message
+        harness.wait(lambda: harness.heard.messages[-1].code == code, what=code.name)
+        assert len(harness.heard.motions) == moved
+
+
+def states(message: MotionPrimitives, value: float) -> array.array:
+    """The states with one number replaced."""
+    numbers = np.frombuffer(message.states, '<f2').copy()
+    numbers[5] = value
+    return array.array('B', numbers.tobytes())
+
+
+def test_broken_primitives_are_refused_by_name_and_a_good_one_moves(generating):
+    sender, bad = generating, ErrorCode.BAD_PRIMITIVES
+    good = sender.message()
+    for changes, text in (
+        ({'states': states(good, np.nan)}, 'not finite'),
+        ({'states': states(good, np.inf)}, 'not finite'),
+        ({'states': good.states[:-2]}, 'does not fit'),
+        ({'states_shape': array.array('I', [good.states_shape[1], good.states_shape[0]])},
+         'states_mask'),
+        ({'states_shape': array.array('I', [len(good.states) // 2])}, 'does not fit'),
+        ({'states_mask': [False] * len(good.states_mask)}, 'no row is real'),
+        ({'states_dtype': 'object'}, 'float16 or float32'),
+        ({'states': array.array('B')}, 'there are none'),
+        ({'states_layer': 7}, 'layer 7'),
+        ({'windows': good.windows - 1}, 'tokens'),
+        ({'tokens': array.array('H', [9999] * len(good.tokens))}, 'codes below'),
+        ({'confidence': array.array('f', [np.nan] * len(good.confidence))}, 'confidence'),
+        ({'window_duration': float('inf')}, 'window_duration'),
+        ({'instruction': ''}, 'EMPTY_INSTRUCTION'),
+    ):
+        sender.refused(sender.message(**changes), bad, text)
+    whole = bytes(serialize_message(sender.message()))
+    for cut in (30, len(whole) // 2):
+        sender.refused(whole[:cut], bad, 'not a MotionPrimitives')
+    frame = sender.message()
+    frame.plan.header.frame_id = 'map'
+    sender.refused(frame, bad, 'odom')
+    pose = sender.message()
+    pose.plan.observation_pose.position.x = float('nan')
+    sender.refused(pose, bad, 'pose')
+    sender.refused(sender.message(bundle_hash='0' * 64), ErrorCode.FOREIGN_BUNDLE, '000000000000')
+    assert not sender.harness.heard.motions and not sender.harness.heard.previews
+    sender.send(sender.message())
+    sender.harness.wait(lambda: sender.harness.heard.motions, what='motion')
+
+
+def test_old_early_repeated_and_overtaken_primitives_are_refused(generating):
+    sender, stale = generating, ErrorCode.STALE_PRIMITIVES
+    harness = sender.harness
+    overtaken, again = sender.message(), sender.message()
+    seen = len(harness.heard.motions)
+    sender.send(again)
+    harness.wait(lambda: len(harness.heard.motions) > seen, what='motion')
+    sender.refused(again, stale, 'came already')
+    sender.refused(overtaken, stale, 'older than the one before')
+    old, early = sender.message(), sender.message()
+    old.plan.observation_stamp = time_to_msg(harness.now() - 60_000_000_000)
+    sender.refused(old, stale, 's old')
+    early.plan.observation_stamp = time_to_msg(harness.now() + 60_000_000_000)
+    sender.refused(early, stale, 'in the future')
+
+
+def test_what_was_stopped_stays_stopped_until_another_instruction(generating):
+    sender, harness = generating, generating.harness
+    seen = len(harness.heard.motions)
+    sender.send(sender.message())
+    harness.wait(lambda: len(harness.heard.motions) > seen, what='motion')
+    harness.stop()
+    harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+    given, ignored = sender.given, harness.node.health.ignored
+    sender.send(sender.message(given=given))
+    harness.wait(lambda: harness.node.health.ignored > ignored, what='ignored primitives')
+    assert harness.heard.motions[-1].hold
+    seen = len(harness.heard.motions)
+    sender.send(sender.message())
+    harness.wait(lambda: len(harness.heard.motions) > seen, what='motion')
+    # The same holds for what was asked before the node was active.
+    assert harness.transition(DEACTIVATE) and harness.transition(ACTIVATE)
+    ignored, seen = harness.node.health.ignored, len(harness.heard.motions)
+    sender.send(sender.message(given=sender.given))
+    harness.wait(lambda: harness.node.health.ignored > ignored, what='ignored primitives')
+    assert len(harness.heard.motions) == seen
+
+
+def test_primitives_that_come_during_a_plan_are_next_and_continue_it(generating):
+    sender, harness = generating, generating.harness
+    seen, made = len(harness.heard.motions), len(harness.pipeline.prefixes)
+    harness.pipeline.shut('retarget')
+    sender.send(sender.message())
+    assert harness.pipeline.reached['retarget'].wait(20.0)
+    newest = sender.message(given=sender.given)
+    for message in (sender.message(given=sender.given), newest):
+        message.plan.observation_stamp = time_to_msg(harness.now())
+        sender.send(message)
+    harness.wait(lambda: harness.node.controller._next is not None
+                 and harness.node.controller._next.plan_id == newest.plan.plan_id)
+    harness.pipeline.open_all()
+    harness.wait(lambda: len(harness.heard.motions) >= seen + 2, what='both motions')
+    assert harness.heard.motions[-1].plan.plan_id == newest.plan.plan_id
+    assert len(harness.pipeline.prefixes) == made + 2
+    harness.stop()
+
+
+def test_goals_are_told_where_to_go(generating):
+    assert generating.harness.run('wave')[1].error_code == ErrorCode.WRONG_STAGE
+    generating.harness.wait(lambda: generating.harness.heard.messages[-1].code
+                            == ErrorCode.WRONG_STAGE)
+
+
+def test_without_output_plans_are_shown_and_switching_it_on_starts_nothing(tiny):
+    with Harness(tiny, stages='generate', output_enabled=False,
+                 **{'primitives.max_age': 10.0}) as harness:
+        sender = Sender(harness, tiny)
+        sender.send(sender.message())
+        harness.wait(lambda: harness.heard.previews, what='a preview')
+        harness.set(output_enabled=True)
+        sender.send(sender.message(given=sender.given))
+        harness.wait(lambda: harness.node.health.ignored, what='ignored primitives')
+        assert not harness.heard.motions
+        # No camera is listened to, whatever goes on.
+        assert harness.images.get_subscription_count() == 0
+
+
+def test_a_clock_that_is_set_back_stops_and_the_next_instruction_counts(tiny):
+    with Harness(tiny, stages='generate', sim_time=True,
+                 **{'primitives.max_age': 10.0, 'primitives.timeout': 20.0}) as harness:
+        sender = Sender(harness, tiny)
+
+        def some_time() -> None:
+            # What is asked in the very step of the clock of a stop came before it.
+            then = harness.now()
+            harness.wait(lambda: harness.node.get_clock().now().nanoseconds > then + 100_000_000)
+
+        some_time()
+        sender.send(sender.message())
+        harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
+        before = sender.given
+        harness.now_ns -= 5_000_000_000
+        harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+        assert harness.node.health.last_code == ErrorCode.CLOCK_JUMPED
+        sender.send(sender.message(given=before))
+        harness.wait(lambda: harness.node.health.ignored, what='ignored primitives')
+        assert harness.heard.motions[-1].hold
+        some_time()
+        sender.send(sender.message())
+        harness.wait(lambda: not harness.heard.motions[-1].hold, what='motion')
+
+
+def test_reasoning_needs_joints_for_nothing_but_the_camera(tiny):
+    with Harness(tiny, stages='reason', **{'camera.source': 'parameters'}) as harness:
+        harness.joints_on = False
+        _, place, upright = harness.robot_state(0)
+        harness.robot_state = lambda now: (None, place + [1.5, 0.0, 0.0], upright)
+        harness.say('wave')
+        message = harness.wait(lambda: harness.heard.primitives, what='primitives')[0]
+        assert message.states and message.plan.bundle_hash == tiny.bundle.hash
+        # The odometry counts, though there are no joints.
+        assert message.plan.observation_pose.position.x == 1.5
+        assert message.plan.instruction_stamp.sec > 0
+        assert harness.joints.get_subscription_count() == 0
+        assert harness.world.count_publishers(f'{harness.namespace}/robot_motion') == 0
+        assert not harness.action.server_is_ready()
+        harness.camera_on = False
+        harness.set(**{'image.timeout': 0.3})
+        harness.wait(lambda: harness.node.controller.status.code == ErrorCode.STALE_IMAGE)
+        answer = harness.node.set_parameters([Parameter('stages', value='all')])[0]
+        assert not answer.successful
+
+
+def test_each_half_loads_its_own_graphs(tiny_bundle, tiny):
+    reason = EgoMotionPipeline.load(tiny_bundle, threads=1, stages='reason')
+    generate = EgoMotionPipeline.load(tiny_bundle, threads=1, stages='generate')
+    for half in (reason, generate):
+        half.warm_up()
+    image = np.zeros((tiny.camera.height, tiny.camera.width, 3), np.uint8)
+    observation = Observation(image, 'wave', 0, CameraPose(1.2, 0.6))
+    plan = reason.reason(observation, 'p', 3)
+    whole = tiny.generate(tiny.reason(observation, 'p', 3))
+    assert np.array_equal(generate.generate(plan).root_position, whole.root_position)
+    with pytest.raises(ValueError, match='prefill'):
+        generate.reason(observation, 'p', 3)
+    with pytest.raises(ValueError, match='condition'):
+        reason.generate(plan)
+    reason.close()
+    generate.close()
+
+
+def test_states_beyond_float16_travel_as_float32(generating):
+    sender = generating
+    image = np.zeros((sender.pipeline.camera.height, sender.pipeline.camera.width, 3), np.uint8)
+    plan = sender.pipeline.reason(
+        Observation(image, 'wave', 0, CameraPose(1.2, 0.6)), 'p', 3)
+    info = PlanInfo('p', 3, plan.bundle_hash, 0, 0, PlanarPose())
+    assert primitives_to_msg(plan, info, with_states=True).states_dtype == 'float16'
+    large = replace(plan, states=plan.states * np.float32(1e6))
+    assert primitives_to_msg(large, info, with_states=True).states_dtype == 'float32'

@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reasoner = Reasoner(ReasonerConfig(vlm=OWN, layer=2, codes=8, levels=2, text_tokens=64,
                                        text_vocabulary=300))
     with torch.no_grad():
-        for name, weight in reasoner.named_parameters():
+        for weight in reasoner.parameters():
             if weight.ndim > 1:
                 weight.mul_(2.0)
     save_model(reasoner, 'reasoner', out / 'reasoner')

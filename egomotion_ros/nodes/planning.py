@@ -67,7 +67,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Planned:
-    """A finished plan; ``milliseconds`` by stage: observe, reason, generate, retarget."""
+    """
+    A plan; ``milliseconds`` by stage: observe, reason, generate, retarget.
+
+    Finished, or, where ``solved`` is given, its beginning: the rows of ``robot`` are those of the
+    plan up to ``solved`` seconds, then it brakes to rest.
+    """
 
     request: PlanRequest
     view: View
@@ -76,15 +81,20 @@ class Planned:
     robot: RobotMotion
     continues: bool
     milliseconds: dict[str, float]
+    solved: float | None = None
 
-    def is_too_late(self, now: int, lead: float) -> bool:
+    def is_too_late(self, begun: int | None, now: int, lead: float) -> bool:
         """
-        Return True where the plan, dated by its image, is over before it could be joined.
+        Return True where the plan is over before it could be joined: ``lead`` (s) after ``now``.
 
-        That is after ``now`` (ns) and ``lead`` (s); a plan that joins nothing is never late.
+        Dated by its image, or by ``begun`` (ns) where its beginning is being executed; a plan
+        that joins nothing is never late, nor is a beginning, which is worth nothing then.
         """
-        gone = 1e-9 * (now - self.view.observation.stamp) + lead
-        return self.continues and gone + self.robot.step_dt >= self.robot.duration
+        if self.solved is not None or (begun is None and not self.continues):
+            return False
+        since = self.view.observation.stamp if begun is None else begun
+        gone = 1e-9 * (now - since) + lead
+        return gone + self.robot.step_dt >= self.robot.duration
 
 
 class _CancelledError(Exception):
@@ -92,7 +102,12 @@ class _CancelledError(Exception):
 
 
 class PlanWorker:
-    """Runs :class:`PlanRequest` s in a thread of its own and reports by callbacks."""
+    """
+    Runs :class:`PlanRequest` s in a thread of its own and reports by callbacks.
+
+    ``first_of`` says how many seconds of a plan, if any, are handed to ``on_planned`` as soon as
+    they are solved, before the whole is.
+    """
 
     def __init__(
         self,
@@ -100,12 +115,13 @@ class PlanWorker:
         observer: Observer,
         start_of: Callable[[View], Start],
         on_stage: Callable[[PlanRequest, str, PrimitivePlan | None], None],
+        first_of: Callable[[PlanRequest, View, Start], float],
         on_planned: Callable[[Planned], None],
         on_failed: Callable[[PlanRequest, NodeError], None],
         log: Callable[[str], None],
     ) -> None:
         self._pipeline, self._observer = pipeline, observer
-        self._start_of, self._on_stage = start_of, on_stage
+        self._start_of, self._on_stage, self._first_of = start_of, on_stage, first_of
         self._on_planned, self._on_failed, self._log = on_planned, on_failed, log
         self._news = threading.Condition()
         self._waiting: PlanRequest | None = None
@@ -210,17 +226,28 @@ class PlanWorker:
             primitives, start.prefix, seed, request.guidance, request.steps
         )
         stage('retarget', primitives)
-        robot = self._pipeline.retarget(human, start.positions, start.root, start.velocities)
-        check_motion(robot, self._pipeline.robot.limits)
-        stage('')
-        spent = 1000.0 * np.diff(marks[1:])
-        names = ('observe', 'reason', 'generate', 'retarget')
-        return Planned(
-            request,
-            view,
-            primitives,
-            human,
-            robot,
-            start.continues,
-            dict(zip(names, map(float, spent), strict=True)),
+
+        def planned(robot: RobotMotion, solved: float | None = None) -> Planned:
+            check_motion(robot, self._pipeline.robot.limits)
+            stage('')
+            spent = map(float, 1000.0 * np.diff(marks[1:]))
+            times = dict(zip(('observe', 'reason', 'generate', 'retarget'), spent, strict=True))
+            return Planned(
+                request, view, primitives, human, robot, start.continues, times, solved
+            )
+
+        def begin(robot: RobotMotion) -> None:
+            self._on_planned(planned(robot, first))
+            marks.pop()  # the time of the stage counts from its start to its end
+
+        first = self._first_of(request, view, start)
+        return planned(
+            self._pipeline.retarget(
+                human,
+                start.positions,
+                start.root,
+                start.velocities,
+                first,
+                begin if first > 0.0 else None,
+            )
         )

@@ -4,7 +4,8 @@
 What retargeting five seconds of motion costs and how good it is, robot by robot.
 
 Times a walk made from formulas, or any motion in AMASS layout (``--motion take.npz``), from the
-standing robot: wall and CPU milliseconds, foot slide next to the human's, violations on the 1 kHz
+standing robot: wall and CPU milliseconds, and wall milliseconds until the part that can be sent
+ahead is solved (``--first`` seconds); foot slide next to the human's, violations on the 1 kHz
 curve, rows with self-collision.  The settings are timed in turn, so that other load hits all
 alike.
 """
@@ -56,6 +57,8 @@ def main() -> None:
     parser.add_argument('robots', nargs='*', default=['unitree_g1', 'booster_t1'])
     parser.add_argument('--motion', type=Path, default=None, help='SMPL-X npz; default: a walk')
     parser.add_argument('--solves', type=int, nargs='+', default=[1, 2])
+    parser.add_argument('--first', type=float, default=1.1,
+                        help='seconds; default: what the node solves first for a robot at rest')
     parser.add_argument('--repeats', type=int, default=15)
     parser.add_argument('--json', action='store_true')
     arguments = parser.parse_args()
@@ -63,21 +66,30 @@ def main() -> None:
     for name in arguments.robots:
         robot = RobotDescription.load(name)
         human = human_motion(arguments.motion, robot.scale)
-        cases += [(robot, human, Retargeter(robot, n), n, [], []) for n in arguments.solves]
+        cases += [(robot, human, Retargeter(robot, n), n, [], [], []) for n in arguments.solves]
     for _ in tqdm(range(arguments.repeats), file=sys.stderr):
-        for robot, human, retargeter, _, wall, cpu in cases:
+        for robot, human, retargeter, _, first, wall, cpu in cases:
             marks = time.perf_counter(), time.process_time()
-            retargeter.retarget(human, robot.standing)
+            retargeter.retarget(
+                human,
+                robot.standing,
+                first=arguments.first,
+                on_first=lambda _, to=first, start=marks[0]: to.append(
+                    1e3 * (time.perf_counter() - start)
+                ),
+            )
             wall.append(1e3 * (time.perf_counter() - marks[0]))
             cpu.append(1e3 * (time.process_time() - marks[1]))
     rows = []
-    for robot, human, retargeter, solves, wall, cpu in cases:
+    for robot, human, retargeter, solves, first, wall, cpu in cases:
         motion = retargeter.retarget(human)
         rows.append(
             {
                 'robot': robot.name,
                 'frames': human.frames,
                 'solves': solves,
+                'first_ms_p50': round(float(np.median(first)), 1) if first else None,
+                'first_ms_p95': round(float(np.percentile(first, 95)), 1) if first else None,
                 'wall_ms_p50': round(float(np.median(wall)), 1),
                 'wall_ms_p95': round(float(np.percentile(wall, 95)), 1),
                 'cpu_ms_p50': round(float(np.median(cpu)), 1),

@@ -306,16 +306,19 @@ class Controller:
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:
+            task, now = self._task, self._clock.now().nanoseconds
+            begun = self._player.begun(planned.request.plan_id)
+            late = planned.is_too_late(begun, now, self._parameters['lead'])
             if not self._is_wanted(planned.request):
+                # Replaced while it was begun: what moves goes on until the newer plan joins it.
+                if begun is not None and self._player.is_moving(now) and task and not late:
+                    playing = self._play(planned, True, now)
+                    self._outputs.play(playing, replace(self._info, stamp=playing.start))
                 return
-            task = self._task
-            now = self._clock.now().nanoseconds
             enabled = self._parameters['output_enabled']
             goal = task.goal
             held_back = self._is_held_back(task)
-            begun = self._player.begun(planned.request.plan_id)
-            lead = self._parameters['lead']
-            if not held_back and planned.is_too_late(begun, now, lead):
+            if not held_back and late:
                 self._complain(False, 'the plan took longer than it lasts; planning again')
                 self._request(task)
                 return

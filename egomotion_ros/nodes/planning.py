@@ -208,8 +208,11 @@ class PlanWorker:
     def _plan(self, request: PlanRequest) -> Planned:
         marks = [time.perf_counter()]
 
+        begun = False
+
         def stage(name: str, primitives: PrimitivePlan | None = None) -> None:
-            if request.cancelled.is_set():
+            # The rest of what is already moving is handed over in any case.
+            if request.cancelled.is_set() and not begun:
                 raise _CancelledError
             if name:
                 self._on_stage(request, name, primitives)
@@ -237,7 +240,9 @@ class PlanWorker:
             )
 
         def begin(robot: RobotMotion) -> None:
+            nonlocal begun
             self._on_planned(planned(robot, first))
+            begun = True
             marks.pop()  # the time of the stage counts from its start to its end
 
         first = self._first_of(request, view, start)

@@ -261,10 +261,13 @@ class Player:
         """
         Come to rest within the limits, from the row at or before ``now`` on.
 
-        None where nothing moves or a stop is under way.  ``measured`` is compared with what was
+        None where nothing moves or a stop is under way; what was only begun is over then.
+        ``measured`` is compared with what was
         commanded when it was measured, so that an old message is not taken for a robot that does
         not follow; None where nothing is known.
         """
+        if self.playing is not None:
+            self.playing = replace(self.playing, beginning=None)
         if not self.is_moving(now) or self.playing.hold:
             return None
         running = self.playing

@@ -143,7 +143,7 @@ def test_the_parts_of_a_plan_add_up(runtime, bundle: Bundle) -> None:
     assert sum(value for name, value in means.items() if name != 'whole') == pytest.approx(
         means['whole'])
     assert {*times.graphs, *path.RETARGETING} <= set(times.parts)
-    rest = (path.RETARGETING[1], 'limit check', 'motion messages')
+    rest = (path.RETARGETING[2], 'limit check', 'motion messages')
     assert times.whole - times.first == pytest.approx(sum(times.parts[name] for name in rest))
     assert all((seconds > 0).all() for seconds in times.parts.values())
     assert times.missing == '' and set(path.AROUND) <= set(times.parts)

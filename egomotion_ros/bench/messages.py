@@ -50,10 +50,14 @@ class Messages:
     def build(self, plan: Plan) -> int:
         """Make robot motion, joint trajectory and primitives; returns their bytes on the wire."""
         primitives = primitives_to_msg(plan.primitives, self._info(plan.primitives))
-        return self.build_first(plan.robot, plan.primitives) + len(serialize_message(primitives))
+        return self._moving(plan.robot, plan.primitives) + len(serialize_message(primitives))
 
-    def build_first(self, motion: RobotMotion, primitives: PrimitivePlan) -> int:
-        """Make robot motion and joint trajectory alone; returns their bytes on the wire."""
+    def first(self, motion: RobotMotion, primitives: PrimitivePlan) -> None:
+        """Check the first points of a plan, make robot motion and joint trajectory of them."""
+        self.check(motion)
+        self._moving(motion, primitives)
+
+    def _moving(self, motion: RobotMotion, primitives: PrimitivePlan) -> int:
         robot = self._robot
         return sum(len(serialize_message(message)) for message in (
             robot_to_msg(motion, self._info(primitives), robot.name, robot.base_link),

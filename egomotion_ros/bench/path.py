@@ -34,7 +34,6 @@ from egomotion_ros.types import (
     HumanMotion,
     Observation,
     Plan,
-    PrimitivePlan,
     RobotMotion,
 )
 
@@ -47,7 +46,7 @@ _PREFIX = 15
 #: default for an image 0.2 s old (0.1 lead, 0.5 first_part, and the margin).
 _FIRST = 0.8 + MARGIN
 #: Parts that are retargeting, and the part with which the first points are on their way.
-RETARGETING = ('retargeting, first part', 'retargeting, the rest')
+RETARGETING = ('retargeting, first part', 'stop of the first part', 'retargeting, the rest')
 FIRST_POINTS = 'first points'
 #: Parts of a plan that are neither graphs nor retargeting.
 AROUND = ('image message', 'rectification', 'around the reasoner', 'around the generator',
@@ -162,8 +161,8 @@ def measure(runtime: Runtime, bundle: Bundle, robot: str, runs: int) -> PathTime
         with clock.around('around the generator', timed):
             human = pipeline.generate(primitives, prefix)
         joints = None if before is None else before.robot.positions[_PREFIX]
-        motion = _retarget(pipeline, human, joints, clock, lambda part, p=primitives: _send_first(
-            pipeline, messages, part, p))
+        motion = _retarget(pipeline, human, joints, clock,
+                           lambda part, p=primitives: messages and messages.first(part, p))
         last = Plan(primitives, human, motion, {})
         if messages is not None:
             clock('limit check', lambda m=motion: messages.check(m))
@@ -176,31 +175,24 @@ def measure(runtime: Runtime, bundle: Bundle, robot: str, runs: int) -> PathTime
 
 
 def _retarget(pipeline: EgoMotionPipeline, human: HumanMotion, joints: np.ndarray | None,
-              clock: _Clock, send_first: Callable[[RobotMotion], None]) -> RobotMotion:
-    """Retarget, and tell the time before, in and after the handing over of the first part."""
+              clock: _Clock, send: Callable[[RobotMotion], None]) -> RobotMotion:
+    """Retarget, and make of the rows solved first what the node sends ahead; time it in parts."""
     marks = [time.perf_counter()]
+    robot = pipeline.robot
 
     def on_first(part: RobotMotion) -> None:
         marks.append(time.perf_counter())
-        send_first(part)
+        row = round((_FIRST - MARGIN) / part.step_dt)
+        stopped = stop_after(part, row, robot.limits, robot.root_limits)
+        marks.append(time.perf_counter())
+        send(stopped)
         marks.append(time.perf_counter())
 
     motion = pipeline.retarget(human, joints, first=_FIRST, on_first=on_first)
     marks.append(time.perf_counter())
-    before, after = RETARGETING
-    clock.spent |= zip((before, FIRST_POINTS, after), map(float, np.diff(marks)), strict=True)
+    names = (*RETARGETING[:2], FIRST_POINTS, RETARGETING[2])
+    clock.spent |= zip(names, map(float, np.diff(marks)), strict=True)
     return motion
-
-
-def _send_first(pipeline: EgoMotionPipeline, messages: Messages | None, part: RobotMotion,
-                primitives: PrimitivePlan) -> None:
-    """Make of the rows that are solved what the node sends ahead: some of them, then a stop."""
-    robot, row = pipeline.robot, round((_FIRST - MARGIN) / part.step_dt)
-    if messages is not None:
-        messages.check(part)
-    motion = stop_after(part, row, robot.limits, robot.root_limits)
-    if messages is not None:
-        messages.build_first(motion, primitives)
 
 
 class _Clock:
@@ -233,7 +225,7 @@ def _order(bundle: Bundle) -> list[str]:
     reasoner = [name for name in graphs if name in ('prefill', 'decode', *PARALLEL_GRAPHS)]
     return ['image message', 'rectification', *reasoner, 'around the reasoner',
             *(name for name in graphs if name not in reasoner), 'around the generator',
-            RETARGETING[0], FIRST_POINTS, RETARGETING[1], 'limit check', 'motion messages']
+            *RETARGETING[:2], FIRST_POINTS, RETARGETING[2], 'limit check', 'motion messages']
 
 
 def _messages(bundle: Bundle, robot: RobotDescription) -> tuple[Messages | None, str]:

@@ -261,10 +261,9 @@ class Player:
         """
         Come to rest within the limits, from the row at or before ``now`` on.
 
-        None where nothing moves or a stop is under way; what was only begun is over then.
-        ``measured`` is compared with what was
-        commanded when it was measured, so that an old message is not taken for a robot that does
-        not follow; None where nothing is known.
+        None where nothing moves or a stop is under way; what was only begun is over then, too.
+        ``measured`` is compared with what was commanded when it was measured, so that an old
+        message is not taken for a robot that does not follow; None where nothing is known.
         """
         if self.playing is not None:
             self.playing = replace(self.playing, beginning=None)

@@ -10,6 +10,7 @@ multiplied by k.  Everything that goes in and comes out is in the robot's metres
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 import time
@@ -173,15 +174,18 @@ class EgoMotionPipeline:
 
     def retarget(self, human: HumanMotion, joint_positions: np.ndarray | None = None,
                  root: tuple[np.ndarray, np.ndarray] | None = None,
-                 joint_velocities: np.ndarray | None = None) -> RobotMotion:
+                 joint_velocities: np.ndarray | None = None, first: float = 0.0,
+                 on_first: Callable[[RobotMotion], None] | None = None) -> RobotMotion:
         """
         Fit a motion to the robot; arguments and errors as ``Retargeter.retarget``.
 
         ``joint_positions``, ``joint_velocities`` (J,) in the order of ``joint_names`` and
         ``root``, position (3,) and quaternion (4,) xyzw of the base in ``odom``, are the state
-        the first waypoint starts from; ``None`` starts where the motion starts.
+        the first waypoint starts from; ``None`` starts where the motion starts.  ``on_first``
+        gets the rows up to ``first`` seconds, braked to rest, before the last are solved.
         """
-        return self._retargeter.retarget(human, joint_positions, root, joint_velocities)
+        return self._retargeter.retarget(human, joint_positions, root, joint_velocities, first,
+                                         on_first)
 
     def plan(self, observation: Observation, joint_positions: np.ndarray | None = None,
              prefix: HumanMotion | None = None, seed: int = 0, guidance: float | None = None,

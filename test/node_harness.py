@@ -50,17 +50,24 @@ DEACTIVATE = Transition.TRANSITION_DEACTIVATE
 
 
 class GatedPipeline:
-    """The real pipeline with a gate before each stage, so that a test can stand in between."""
+    """
+    The real pipeline with a gate before each stage, so that a test can stand in between.
+
+    The gate ``rest`` is passed once the first part of a plan was handed over; ``fail_rest`` is
+    raised behind it.
+    """
 
     def __init__(self, pipeline: EgoMotionPipeline) -> None:
         self._pipeline = pipeline
-        self.gates = {name: threading.Event() for name in ('reason', 'generate', 'retarget')}
+        self.gates = {name: threading.Event()
+                      for name in ('reason', 'generate', 'retarget', 'rest')}
         self.reached = {name: threading.Event() for name in self.gates}
         self.closed = False
         self.prefixes: list = []
         self.observations: list = []
         self.guidance: list = []
         self.fail: Exception | None = None
+        self.fail_rest: Exception | None = None
         self.open_all()
 
     def __getattr__(self, name: str):
@@ -87,9 +94,18 @@ class GatedPipeline:
         self.guidance.append(guidance)
         return self._pipeline.generate(primitives, prefix, seed, guidance, steps)
 
-    def retarget(self, *args):
+    def retarget(self, human, joints, root, velocities, first, on_first):
         self._pass('retarget')
-        return self._pipeline.retarget(*args)
+
+        def hand_over(part):
+            on_first(part)
+            self._pass('rest')
+            if self.fail_rest is not None:
+                raise self.fail_rest
+
+        return self._pipeline.retarget(
+            human, joints, root, velocities, first, on_first and hand_over
+        )
 
     def close(self) -> None:
         self.closed = True
@@ -112,6 +128,11 @@ class Heard:
     primitives: list[MotionPrimitives] = field(default_factory=list)
     statuses: list[tuple[int, int, str]] = field(default_factory=list)
     messages: list[Status] = field(default_factory=list)
+
+    @property
+    def plans(self) -> list[str]:
+        """Plans that something of was published, in order; each may be two messages."""
+        return list(dict.fromkeys(m.plan.plan_id for m in self.motions))
 
 
 class Harness:

@@ -142,7 +142,9 @@ def test_the_parts_of_a_plan_add_up(runtime, bundle: Bundle) -> None:
     means = figures['mean_milliseconds']
     assert sum(value for name, value in means.items() if name != 'whole') == pytest.approx(
         means['whole'])
-    assert set(times.graphs) | {'retargeting'} <= set(times.parts)
+    assert {*times.graphs, *path.RETARGETING} <= set(times.parts)
+    rest = (path.RETARGETING[2], 'limit check', 'motion messages')
+    assert times.whole - times.first == pytest.approx(sum(times.parts[name] for name in rest))
     assert all((seconds > 0).all() for seconds in times.parts.values())
     assert times.missing == '' and set(path.AROUND) <= set(times.parts)
     with pytest.raises(ValueError, match='at least 1'):

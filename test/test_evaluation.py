@@ -22,8 +22,9 @@ from egomotion_ros.evaluation.table import Goal, Row, format_rows
 CAMERA_REPORT = {
     'idle': {'cpu_percent': 0.5, 'frames_per_second': 0.0},
     'camera_path': {'cpu_percent': 26.0, 'frames_per_second': 30.0},
-    'soak': {'frames_per_second': 29.9, 'latency_p50_ms': 300, 'latency_p95_ms': 800,
-             'memory_half_mb': 344.0, 'memory_last_mb': 344.5, 'minutes': 10.0, 'plans': 300}}
+    'soak': {'frames_per_second': 29.9, 'first_p50_ms': 230, 'latency_p50_ms': 300,
+             'latency_p95_ms': 800, 'memory_half_mb': 344.0, 'memory_last_mb': 344.5,
+             'minutes': 10.0, 'plans': 300}}
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +52,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed():
 
 def test_the_camera_path_gives_its_rows():
     rows = {row.figure: row for row in figures.camera_rows(CAMERA_REPORT)}
+    assert rows['newest image to first points published, p50'].met is False
     assert rows['newest image to motion published, p50'].met
     assert rows['newest image to motion published, p95'].met is False
     assert rows['CPU of the camera path'].value == pytest.approx(0.26)

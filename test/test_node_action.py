@@ -90,8 +90,8 @@ def test_a_new_goal_preempts_and_the_motion_goes_on_without_a_stop(harness):
     second = harness.send('turn left')
     status, result = harness.result(first)
     assert (status, result.error_code) == (ABORTED, ErrorCode.PREEMPTED)
-    harness.wait(lambda: len(harness.heard.motions) >= 2, what='the second motion')
-    assert not harness.heard.motions[1].hold
+    harness.wait(lambda: len(harness.heard.plans) >= 2, what='the second motion')
+    assert not any(motion.hold for motion in harness.heard.motions)
     second.cancel_goal_async()
     assert harness.result(second)[1].error_code == ErrorCode.CANCELED
 
@@ -165,7 +165,8 @@ def test_a_bad_goal_leaves_the_running_one_alone(harness):
     assert harness.run('')[1].error_code == ErrorCode.EMPTY_INSTRUCTION
     assert harness.run('wave', steps=101)[1].error_code == ErrorCode.PLAN_INVALID
     assert harness.run('wave', guidance=float('nan'))[1].error_code == ErrorCode.PLAN_INVALID
-    assert len(harness.heard.motions) == 1
+    assert len(harness.heard.plans) == 1
+    assert not any(motion.hold for motion in harness.heard.motions)
     first.cancel_goal_async()
     assert harness.result(first)[1].error_code == ErrorCode.CANCELED
 
@@ -206,7 +207,9 @@ def test_a_plan_replaced_while_it_was_handed_over_neither_moves_nor_ends_the_nex
     # Stand between the planning thread and the controller.
     monkeypatch.setattr(worker, '_on_planned', lambda plan: caught.append((plan, worker.current)))
     harness.send('walk forward')
-    old, current = harness.wait(lambda: caught, what='the plan')[0]
+    old, current = harness.wait(
+        lambda: [(p, c) for p, c in caught if p.solved is None], what='the whole plan'
+    )[0]
     # What is being handed over still counts as being made: no tick asks for another.
     assert current is old.request
     monkeypatch.setattr(worker, '_on_planned', controller._on_planned)

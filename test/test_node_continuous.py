@@ -25,12 +25,17 @@ def pipeline(tiny_bundle):
     pipeline.close()
 
 
+def whole_plans(harness):
+    """Motions that are whole plans: no stop, and not only the beginning of a plan."""
+    return [m for m in harness.heard.motions if not (m.hold or m.unfinished)]
+
+
 @pytest.fixture(scope='module')
 def session(pipeline):
     """One instruction, planned three times: what was heard of it."""
     with Harness(pipeline, replan_period=0.8) as harness:
         harness.say('walk to the red ball')
-        harness.wait(lambda: len(harness.heard.trajectories) >= 3, 30.0, 'three plans')
+        harness.wait(lambda: len(whole_plans(harness)) >= 3, 30.0, 'three plans')
         harness.stop()
         harness.wait(lambda: harness.heard.motions[-1].hold)
         harness.wait(
@@ -41,7 +46,7 @@ def session(pipeline):
 
 
 def test_every_plan_is_of_the_newest_image_and_carries_its_origin(session):
-    plans = [m.plan for m in session.heard.motions if not m.hold]
+    plans = [m.plan for m in whole_plans(session)]
     stamps = [time_from_msg(p.observation_stamp) for p in plans]
     assert stamps == sorted(set(stamps))
     assert len({p.plan_id for p in plans}) == len(plans)
@@ -53,7 +58,7 @@ def test_every_plan_is_of_the_newest_image_and_carries_its_origin(session):
 
 def test_the_next_motion_repeats_the_running_one_and_leaves_it_without_a_seam(session):
     limits = session.pipeline.robot.limits
-    motions = [m for m in session.heard.motions if not m.hold]
+    motions = whole_plans(session)
     for before, after in zip(motions, motions[1:], strict=False):
         old, new = robot_from_msg(before), robot_from_msg(after)
         shift = 1e-9 * (
@@ -110,7 +115,7 @@ def test_a_goal_takes_over_and_the_topic_is_ignored_meanwhile(pipeline):
         harness.say('walk forward')
         harness.wait(lambda: harness.heard.motions, what='motion')
         goal = harness.send('turn left')
-        harness.wait(lambda: len(harness.heard.motions) >= 2, what='motion of the goal')
+        harness.wait(lambda: len(harness.heard.plans) >= 2, what='motion of the goal')
         harness.say('wave')
         harness.wait(lambda: harness.node.health.ignored == 1, what='an ignored instruction')
         goal.cancel_goal_async()
@@ -128,7 +133,7 @@ def test_a_changed_instruction_is_followed_at_once(pipeline):
         harness.say('walk forward')
         harness.wait(lambda: harness.heard.motions, what='motion')
         harness.say('turn left')
-        harness.wait(lambda: len(harness.heard.motions) >= 2, what='the new motion')
+        harness.wait(lambda: len(harness.heard.plans) >= 2, what='the new motion')
         assert harness.pipeline.observations[-1].instruction == 'turn left'
         assert harness.pipeline.prefixes[-1] is not None
 
@@ -145,6 +150,7 @@ def test_refused_instructions_say_why_and_change_nothing(pipeline):
         harness.wait_status(Status.REFUSED, ErrorCode.BAD_INSTRUCTION)
         harness.say('wave')
         harness.wait(lambda: harness.heard.motions, what='motion')
+        harness.wait_status(Status.EXECUTING)
         count = len(harness.heard.messages)
         harness.say('  ')
         refused = harness.wait_status(Status.EXECUTING, ErrorCode.EMPTY_INSTRUCTION, count)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from egomotion_ros.nodes.player import Measured, Player, check_motion
+from egomotion_ros.retarget.beginning import stop_after
 from egomotion_ros.retarget.joining import sample
-from egomotion_ros.retarget.limits import JointLimits, RootLimits
+from egomotion_ros.retarget.limits import JointLimits, RootLimits, check
 from egomotion_ros.types import HumanMotion, RobotMotion
 
 NAMES = ('hip', 'knee')
@@ -132,6 +133,58 @@ def test_the_next_plan_joins_at_once_and_keeps_the_clock_of_its_image(player):
     late = 30 * SECOND
     with pytest.raises(ValueError, match='ends'):
         player.follow(swing(), human(), observed, late, lead=0.1, blend=0.4)
+
+
+def opened(player, now, observed=None, solved=1.6):
+    """Let the beginning of a plan be played: a swing of which 1.6 s are solved."""
+    part = stop_after(swing(), int(30 * solved), LIMITS, RootLimits())
+    return player.open('plan', part, solved, human(), observed, now, 0.1, 0.4)
+
+
+def test_a_beginning_stops_by_itself_and_its_whole_takes_its_place():
+    player = Player(LIMITS, RootLimits())
+    begun = opened(player, 10 * SECOND)
+    assert begun.beginning.stop == 11 * SECOND and begun.start == 10 * SECOND
+    assert not begun.motion.velocities[-1].any() and begun.end < 12 * SECOND
+    # What the stop will leave out is not told as executed.
+    assert player.prefix(int(10.7 * SECOND), 0.6).frames == 9
+    whole = player.complete(swing(), human(), int(10.8 * SECOND), 0.1, 0.4)
+    assert (whole.start, whole.end, whole.beginning) == (10 * SECOND, 15 * SECOND, None)
+    np.testing.assert_array_equal(whole.motion.positions[:31], begun.motion.positions[:31])
+    assert player.prefix(int(10.7 * SECOND), 0.6).frames == 18
+
+
+@pytest.mark.parametrize('late', [10.95, 11.2, 12.5])
+def test_a_whole_that_comes_when_the_stop_has_begun_joins_it(late):
+    player = Player(LIMITS, RootLimits())
+    begun = opened(player, 10 * SECOND)
+    now = int(late * SECOND)
+    whole = player.complete(swing(), human(), now, 0.1, 0.4)
+    assert whole.start <= now
+    there = sample(begun.motion, 1e-9 * (whole.start - begun.start))
+    np.testing.assert_allclose(whole.motion.positions[0], there.positions, atol=1e-9)
+    assert check(whole.motion, LIMITS).total == 0
+    end = sample(whole.motion, whole.motion.duration)
+    np.testing.assert_allclose(end.positions, swing().positions[-1], atol=1e-6)
+
+
+def test_a_beginning_that_would_stop_at_once_is_not_played(player):
+    before = player.playing
+    observed, now = int(11.0 * SECOND), int(11.95 * SECOND)
+    assert opened(player, now, observed) is None
+    assert player.playing is before and player.begun('plan') is None
+
+
+def test_nothing_completes_what_was_stopped(player):
+    opened(player, int(11.3 * SECOND), 11 * SECOND)
+    assert player.begun('plan') == 11 * SECOND
+    assert player.stop(int(11.4 * SECOND), None).hold
+    assert player.begun('plan') is None
+    # Neither where there was nothing to stop, because its beginning was over.
+    again = Player(LIMITS, RootLimits())
+    end = opened(again, 10 * SECOND).end
+    assert again.stop(end, None) is None
+    assert again.begun('plan') is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from egomotion_ros.body.rotations import quaternion_to_matrix, yaw_matrix
+from egomotion_ros.nodes.player import Player
+from egomotion_ros.retarget.beginning import MARGIN, stop_after
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import decelerate, join, sample
 from egomotion_ros.retarget.limits import check
@@ -267,6 +269,89 @@ def test_joined_and_stopped_robot_motions_stay_inside_the_limits(g1):
     assert_inside(stop, description)
     corners = foot_track(description, stop)
     assert corners[..., 2].min() > -0.01
+
+
+ROWS = ('positions', 'velocities', 'root_position', 'root_quaternion', 'root_twist', 'contacts')
+
+
+def assert_same_rows(one, other, rows):
+    for name in ROWS:
+        a, b = getattr(one, name)[:rows], getattr(other, name)[:rows]
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize('first', [0.0, 0.51, 1.1])
+def test_rows_handed_over_early_are_those_of_the_whole_and_come_to_rest(retargeter, first):
+    description = retargeter.description
+    for human in (walk(scale=description.scale, speed=1.3), wild(scale=description.scale, seed=5)):
+        for measured in (None, description.standing):
+            early = []
+            # Both new: where the solver starts looking depends on the motion before.
+            alone = Retargeter(description).retarget(human, measured)
+            motion = Retargeter(description).retarget(human, measured, None, None, first,
+                                                      early.append)
+            (part,) = early
+            solved = int(np.ceil(30 * first)) + 1
+            assert solved < part.steps < motion.steps
+            assert_same_rows(part, motion, solved)
+            # Further on the part is another motion, and to have made it changed nothing.
+            assert np.abs(part.positions[solved] - motion.positions[solved]).max() > 1e-6
+            assert_same_rows(motion, alone, motion.steps)
+            assert_inside(part, description)
+            for row in {0, solved // 2, solved - 1}:
+                stopped = stop_after(part, row, description.limits, description.root_limits)
+                assert_same_rows(stopped, motion, row + 1)
+                assert_inside(stopped, description)
+
+
+def test_a_motion_that_is_solved_at_once_is_not_handed_over_early(g1):
+    human = walk(frames=30, scale=g1.description.scale)
+    early = []
+    g1.retarget(human, first=5.0, on_first=early.append)
+    assert early == []
+
+
+def test_what_the_taker_of_the_first_rows_raises_ends_the_retargeting(g1):
+    human = walk(frames=30, scale=g1.description.scale)
+
+    def refuse(part):
+        raise RuntimeError('not wanted')
+
+    with pytest.raises(RuntimeError, match='not wanted'):
+        g1.retarget(human, first=0.1, on_first=refuse)
+    # Nothing of it is left in the next motion.
+    after, alone = g1.retarget(human), Retargeter(g1.description).retarget(human)
+    np.testing.assert_allclose(after.positions, alone.positions, atol=1e-6)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_beginning_and_the_whole_join_a_running_motion_alike(g1, seed):
+    description = g1.description
+    player = Player(description.limits, description.root_limits)
+    rng = np.random.default_rng(seed)
+    human = walk(scale=description.scale, speed=rng.uniform(0.5, 1.0))
+    player.begin(g1.retarget(human), human, 0)
+    observed = round(1e9 * rng.uniform(0.8, 1.5))
+    now = observed + round(1e9 * rng.uniform(0.1, 0.5))
+    state = player.state(observed)
+    new = walk(scale=description.scale, speed=1.2)
+    if seed >= 3:
+        new = wild(frames=150, scale=description.scale, seed=seed)
+    aside = state.root_position * [1.0, 1.0, 0.0] + [0.1, 0.05, 0.0]
+    new = replace(new, root_position=new.root_position + aside)
+    solved, early = 1e-9 * (now - observed) + 0.6 + MARGIN, []
+    base = (state.root_position, state.root_quaternion)
+    motion = g1.retarget(new, state.positions, base, state.velocities, solved, early.append)
+    begun = player.open('a', early[0], solved, new, observed, now, 0.1, 0.4)
+    assert player.begun('a') == observed and player.begun('b') is None
+    whole = player.complete(motion, new, now + 50_000_000, 0.1, 0.4)
+    assert player.begun('a') is None
+    assert whole.start == begun.start
+    stop = round(1e-9 * (begun.beginning.stop - begun.start) * 30)
+    assert 0.5 < 1e-9 * (begun.beginning.stop - now) <= 0.6 + 1e-6
+    assert_same_rows(begun.motion, whole.motion, stop + 1)
+    assert_inside(begun.motion, description)
+    assert_inside(whole.motion, description)
 
 
 def test_150_frames_take_at_most_150_ms_of_one_core(g1):

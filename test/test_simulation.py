@@ -13,6 +13,7 @@ import pytest
 
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import COLOUR_NAMES, COLOURS, sample_scene, scene_seed
+from egomotion_ros.retarget.beginning import stop_after
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
 from egomotion_ros.simulation.camera_thread import CameraThread
@@ -164,6 +165,24 @@ def test_a_reference_is_followed_exactly_and_its_end_is_held(robot, world):
     end = robot_now.sample(10 * SECOND)
     assert np.allclose(end.root_position, motion.root_position[-1])
     assert not robot_now.moving and not end.velocities.any()
+
+
+def test_a_plan_whose_beginning_came_first_is_followed_as_if_it_had_come_at_once(robot, world):
+    motion = walk(robot)
+    beginning = stop_after(motion, 30, robot.limits, robot.root_limits)
+    at_once, in_two = follower(robot, world), follower(robot, world)
+    for one, told in ((at_once, motion), (in_two, beginning)):
+        one.sample(SECOND)
+        one.offer(told, SECOND, SECOND + SECOND // 50)
+    for now in range(SECOND + SECOND // 50, 4 * SECOND, SECOND // 60):
+        if now > 1.1 * SECOND and motion is not None:
+            in_two.offer(motion, SECOND, now)  # the rest comes while it moves
+            motion = None
+        one, other = at_once.sample(now), in_two.sample(now)
+        # The robot that is still catching up does so anew: a little later.
+        off = 0.01 if now < 1.6 * SECOND else 1e-6
+        assert np.abs(one.positions - other.positions).max() < off
+        assert np.abs(one.root_position - other.root_position).max() < off
 
 
 def test_a_late_reference_is_caught_up_with_and_not_jumped_to(robot, world):

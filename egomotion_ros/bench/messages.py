@@ -18,7 +18,7 @@ from egomotion_ros.nodes.images import decode
 from egomotion_ros.nodes.player import check_motion
 from egomotion_ros.nodes.rectify import Lens, Rectifier
 from egomotion_ros.retarget.description import RobotDescription
-from egomotion_ros.types import CameraIntrinsics, Plan, PlanarPose, RobotMotion
+from egomotion_ros.types import CameraIntrinsics, Plan, PlanarPose, PrimitivePlan, RobotMotion
 
 _WIDTH, _HEIGHT, _HFOV = 1280, 720, 1.2
 
@@ -49,9 +49,20 @@ class Messages:
 
     def build(self, plan: Plan) -> int:
         """Make robot motion, joint trajectory and primitives; returns their bytes on the wire."""
-        info = PlanInfo(plan.primitives.plan_id, plan.primitives.seed, self._hash, 0, 0,
-                        PlanarPose(0.0, 0.0, 0.0))
+        primitives = primitives_to_msg(plan.primitives, self._info(plan.primitives))
+        return self._moving(plan.robot, plan.primitives) + len(serialize_message(primitives))
+
+    def first(self, motion: RobotMotion, primitives: PrimitivePlan) -> None:
+        """Check the first points of a plan, make robot motion and joint trajectory of them."""
+        self.check(motion)
+        self._moving(motion, primitives)
+
+    def _moving(self, motion: RobotMotion, primitives: PrimitivePlan) -> int:
         robot = self._robot
         return sum(len(serialize_message(message)) for message in (
-            robot_to_msg(plan.robot, info, robot.name, robot.base_link),
-            trajectory_to_msg(plan.robot, 0, {}), primitives_to_msg(plan.primitives, info)))
+            robot_to_msg(motion, self._info(primitives), robot.name, robot.base_link),
+            trajectory_to_msg(motion, 0, {})))
+
+    def _info(self, primitives: PrimitivePlan) -> PlanInfo:
+        return PlanInfo(primitives.plan_id, primitives.seed, self._hash, 0, 0,
+                        PlanarPose(0.0, 0.0, 0.0))

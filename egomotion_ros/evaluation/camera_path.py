@@ -72,9 +72,11 @@ def measure(
       says, ``cpu_percent`` of one core;
     * ``camera_path``: an instruction stands and no plan is being made; the same keys;
     * ``soak``: planning every two seconds for ``minutes``; the same keys, ``minutes``, ``plans``;
-      ``latency_p50_ms``, ``latency_p95_ms`` from the arrival of the newest image to the motion
-      published (steady clock, as the node says it); ``stamp_p50_ms``, ``stamp_p95_ms`` from the
-      stamp of the image to the motion heard by another process (ROS clock); ``memory_first_mb``,
+      ``latency_p50_ms``, ``latency_p95_ms`` from the arrival of the newest image to the whole
+      motion published (steady clock, as the node says it), ``first_p50_ms``, ``first_p95_ms`` to
+      its first points; ``stamp_p50_ms``, ``stamp_p95_ms`` from the stamp of the image to the whole
+      motion heard by another process (ROS clock), ``first_stamp_p50_ms``, ``first_stamp_p95_ms``
+      to its first points; ``memory_first_mb``,
       ``memory_half_mb``, ``memory_last_mb`` resident; ``codes`` of whatever ended the instruction
       (it is given again), empty on a run without trouble.
 
@@ -145,8 +147,12 @@ class Probe:
         #: Newest diagnostics and their stamp (ns).
         self.values: dict[str, str] = {}
         self.stamp = 0
+        #: Milliseconds, a plan each, as the node says and as heard here: whole, first points.
         self.latencies: list[float] = []
+        self.firsts: list[float] = []
         self.delays: list[float] = []
+        self.first_delays: list[float] = []
+        self._heard = ''
         self.codes: list[int] = []
         self._sent = self._node_pid = 0
         for kind, topic, callback, qos in (
@@ -274,11 +280,18 @@ class Probe:
             self.codes.append(message.code)
         elif message.state == Status.EXECUTING and message.latency_ms > 0:
             self.latencies.append(message.latency_ms)
+            self.firsts.append(message.first_ms)
 
     def _on_motion(self, message: RobotMotion) -> None:
-        if not message.hold:
-            seen = time_from_msg(message.plan.observation_stamp)
-            self.delays.append(1e-6 * (self.node.get_clock().now().nanoseconds - seen))
+        if message.hold:
+            return
+        seen = time_from_msg(message.plan.observation_stamp)
+        delay = 1e-6 * (self.node.get_clock().now().nanoseconds - seen)
+        if message.plan.plan_id != self._heard:
+            self._heard = message.plan.plan_id
+            self.first_delays.append(delay)
+        if not message.unfinished:
+            self.delays.append(delay)
 
 
 def _measure(probe: Probe, minutes: float, seconds: float, instruction: str,
@@ -293,7 +306,7 @@ def _measure(probe: Probe, minutes: float, seconds: float, instruction: str,
     report['camera_path'] = _rounded(probe.figures(seconds))
     probe.say(instruction, PERIOD)
     probe.until_planned(len(probe.latencies) + 2)
-    for kept in (probe.latencies, probe.delays, probe.codes):
+    for kept in (probe.latencies, probe.firsts, probe.delays, probe.first_delays, probe.codes):
         kept.clear()
     memory, parts, codes = [probe.memory()], [], []
     length = min(10.0, 60.0 * minutes)
@@ -321,8 +334,10 @@ def _measure(probe: Probe, minutes: float, seconds: float, instruction: str,
         'frames_lost': sum(part['frames_lost'] for part in parts),
         'cpu_percent': mean('cpu_percent')}) | {
         'minutes': round(spent / 60.0, 1), 'plans': len(probe.latencies),
-        'latency_p50_ms': share(probe.latencies, 50), 'latency_p95_ms': share(probe.latencies, 95),
-        'stamp_p50_ms': share(probe.delays, 50), 'stamp_p95_ms': share(probe.delays, 95),
+        **{f'{name}_p{percent}_ms': share(values, percent) for name, values in (
+            ('first', probe.firsts), ('latency', probe.latencies),
+            ('first_stamp', probe.first_delays), ('stamp', probe.delays))
+           for percent in (50, 95)},
         'memory_first_mb': round(memory[0], 1),
         'memory_half_mb': round(memory[len(memory) // 2], 1),
         'memory_last_mb': round(memory[-1], 1), 'codes': sorted(set(codes))}

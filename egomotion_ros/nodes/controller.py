@@ -28,6 +28,7 @@ from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
 from egomotion_ros.nodes.player import Measured, Player, Playing
 from egomotion_ros.nodes.status import StatusBoard
 from egomotion_ros.nodes.watch import Watch, is_harmless
+from egomotion_ros.retarget.beginning import MARGIN
 from egomotion_ros.types import PrimitivePlan
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Task:
     What was asked: ``goal`` None for the topic.
 
     ``next_plan`` (ns, ROS clock) when to plan again, None for never; ``published`` True once a
-    plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan; ``given`` (ns) when it
-    was asked.
+    whole plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan, ``first_ms``
+    from its image to its first points where they were sent ahead of the rest, 0 elsewhere;
+    ``given`` (ns) when it was asked.
     """
 
     instruction: str
@@ -56,6 +58,7 @@ class Task:
     plan_id: str = ''
     tokens: tuple[int, ...] = ()
     given: int = 0
+    first_ms: float = 0.0
 
 
 class Controller:
@@ -88,6 +91,7 @@ class Controller:
             observer,
             self._start_of,
             self._on_stage,
+            self._first_of,
             self._on_planned,
             self._on_failed,
             lambda text: self._log.error(text),
@@ -282,7 +286,7 @@ class Controller:
         self._submit(task, request)
 
     def _submit(self, task: Task, request: PlanRequest) -> None:
-        task.plan_id = request.plan_id
+        task.plan_id, task.first_ms = request.plan_id, 0.0
         self.status.about(task.instruction, task.plan_id)
         self._worker.submit(request)
 
@@ -310,14 +314,19 @@ class Controller:
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:
+            task, now = self._task, self._clock.now().nanoseconds
+            begun = self._player.begun(planned.request.plan_id)
+            late = planned.is_too_late(begun, now, self._parameters['lead'])
             if not self._is_wanted(planned.request):
+                # Replaced while it was begun: what moves goes on until the newer plan joins it.
+                if begun is not None and self._player.is_moving(now) and task and not late:
+                    playing = self._play(planned, True, now)
+                    self._outputs.play(playing, replace(self._info, stamp=playing.start))
                 return
-            task = self._task
-            now = self._clock.now().nanoseconds
             enabled = self._parameters['output_enabled']
             goal = task.goal
-            held_back = not enabled or (goal is not None and not goal.request.execute)
-            if not held_back and planned.is_too_late(now, self._parameters['lead']):
+            held_back = self._is_held_back(task)
+            if not held_back and late:
                 self._complain(False, 'the plan took longer than it lasts; planning again')
                 self._request(task)
                 return
@@ -325,14 +334,20 @@ class Controller:
                 info = self._describe(planned, now)
                 message = self._outputs.preview(planned, info)
             else:
-                playing = self._play(planned, now)
+                playing = self._play(planned, begun is not None, now)
+                if playing is None:
+                    return
                 info = self._info = self._describe(planned, playing.start)
                 message = self._outputs.play(playing, info)
             latency = 1e-6 * (self._node.steady_clock.now().nanoseconds - planned.view.arrived)
+            if planned.solved is not None:
+                task.first_ms = latency
+                return
+            first = task.first_ms or latency
             primitives = self._outputs.explain(planned, info)
             task.published = True
-            self._health.planned(latency, planned.milliseconds)
-            self.status.times(latency, planned.milliseconds)
+            self._health.planned(first, latency, planned.milliseconds)
+            self.status.times(first, latency, planned.milliseconds)
             if goal is not None:
                 goal.result.plan_id, goal.result.seed = info.plan_id, info.seed
                 goal.result.robot_motion, goal.result.primitives = message, primitives
@@ -347,15 +362,43 @@ class Controller:
             if held_back and goal is not None:
                 self._complete()
 
-    def _play(self, planned: Planned, now: int) -> Playing:
-        """Let the plan begin, or join what is under way."""
-        if not self._player.is_moving(now) and not planned.continues:
-            return self._player.begin(planned.robot, planned.human, now)
+    def _first_of(self, request: PlanRequest, stamp: int, start: Start) -> float:
+        """
+        Seconds of a plan of what was seen at ``stamp`` to solve before it begins to move.
+
+        0: all of them first.  Called by the planning thread.
+        """
         p = self._parameters
+        with self._lock:
+            if p['first_part'] == 0.0 or not self._is_wanted(request):
+                return 0.0
+            if self._is_held_back(self._task):
+                return 0.0
+            gone = 0.0
+            if start.continues:
+                now = self._clock.now().nanoseconds
+                gone = max(1e-9 * (now - stamp), 0.0) + p['lead']
+            return gone + p['first_part'] + MARGIN
+
+    def _is_held_back(self, task: Task) -> bool:
+        """Return True where nothing may move: plans of ``task`` are for looking at."""
+        shown_only = task.goal is not None and not task.goal.request.execute
+        return shown_only or not self._parameters['output_enabled']
+
+    def _play(self, planned: Planned, is_begun: bool, now: int) -> Playing | None:
+        """Let the plan begin, or join what is under way; None where that can wait."""
+        player, robot, human = self._player, planned.robot, planned.human
+        seam = (self._parameters['lead'], self._parameters['blend'])
+        if is_begun:
+            return player.complete(robot, human, now, *seam)
         observed = planned.primitives.stamp if planned.continues else now
-        return self._player.follow(
-            planned.robot, planned.human, observed, now, p['lead'], p['blend']
-        )
+        joins = planned.continues or player.is_moving(now)
+        if planned.solved is not None:
+            name, since = planned.request.plan_id, observed if joins else None
+            return player.open(name, robot, planned.solved, human, since, now, *seam)
+        if joins:
+            return player.follow(robot, human, observed, now, *seam)
+        return player.begin(robot, human, now)
 
     def _on_failed(self, request: PlanRequest, error: NodeError) -> None:
         with self._lock:

@@ -254,9 +254,14 @@ def human_from_msg(message: HumanMotionMsg) -> HumanMotion:
 
 
 def robot_to_msg(
-    motion: RobotMotion, info: PlanInfo, robot: str, base_link: str, hold: bool = False
+    motion: RobotMotion,
+    info: PlanInfo,
+    robot: str,
+    base_link: str,
+    hold: bool = False,
+    unfinished: bool = False,
 ) -> RobotMotionMsg:
-    """Full-body reference; ``hold`` marks a stop."""
+    """Full-body reference; ``hold`` marks a stop, ``unfinished`` the beginning of a plan."""
     return RobotMotionMsg(
         plan=plan_to_msg(info),
         robot=robot,
@@ -273,6 +278,7 @@ def robot_to_msg(
         ],
         contacts=array.array('f', motion.contacts.astype(np.float32).tobytes()),
         hold=hold,
+        unfinished=unfinished,
     )
 
 

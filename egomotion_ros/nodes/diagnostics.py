@@ -27,14 +27,16 @@ class Health:
 
     def __init__(self, name: str, backend: str, bundle_hash: str) -> None:
         self._name, self._backend, self._bundle = name, backend, bundle_hash
+        self.firsts: deque[float] = deque(maxlen=KEPT)
         self.latencies: deque[float] = deque(maxlen=KEPT)
         self.stages: dict[str, float] = {}
         self.plans = self.failures = self.ignored = 0
         self.last_code, self.last_message = ErrorCode.NONE, ''
 
-    def planned(self, latency_ms: float, stages: dict[str, float]) -> None:
-        """Count a plan that was published."""
+    def planned(self, first_ms: float, latency_ms: float, stages: dict[str, float]) -> None:
+        """Count a plan whose first points, and then all of it, were published."""
         self.plans += 1
+        self.firsts.append(first_ms)
         self.latencies.append(latency_ms)
         self.stages = dict(stages)
         self.last_code, self.last_message = ErrorCode.NONE, ''
@@ -57,11 +59,12 @@ class Health:
             'instructions ignored': self.ignored,
             'memory [MB]': f'{memory_megabytes():.0f}',
         }
-        if self.latencies:
-            p50, p95 = np.percentile(self.latencies, [50, 95])
-            values['latency p50 [ms]'] = f'{p50:.0f}'
-            values['latency p95 [ms]'] = f'{p95:.0f}'
-            values['latency last [ms]'] = f'{self.latencies[-1]:.0f}'
+        for name, kept in (('first points', self.firsts), ('latency', self.latencies)):
+            if kept:
+                p50, p95 = np.percentile(kept, [50, 95])
+                values[f'{name} p50 [ms]'] = f'{p50:.0f}'
+                values[f'{name} p95 [ms]'] = f'{p95:.0f}'
+                values[f'{name} last [ms]'] = f'{kept[-1]:.0f}'
         for stage, spent in self.stages.items():
             values[f'{stage} last [ms]'] = f'{spent:.0f}'
         for channel in observer.channels:

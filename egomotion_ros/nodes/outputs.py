@@ -66,7 +66,12 @@ class Outputs:
     def play(self, playing: Playing, info: PlanInfo) -> RobotMotion:
         """Send a motion, or a stop, to whoever moves the robot; both topics, one stamp."""
         message = robot_to_msg(
-            playing.motion, info, self._robot.name, self._robot.base_link, playing.hold
+            playing.motion,
+            info,
+            self._robot.name,
+            self._robot.base_link,
+            playing.hold,
+            unfinished=playing.beginning is not None,
         )
         trajectory = trajectory_to_msg(playing.motion, info.stamp, self._names)
         self._robot_motion.publish(message)

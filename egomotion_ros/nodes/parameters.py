@@ -220,6 +220,14 @@ SPECS: tuple[Spec, ...] = (
         span=(0.1, 60.0),
         live=True,
     ),
+    Spec(
+        'first_part',
+        0.5,
+        '[s] of a plan that may be executed before the rest of it is there; 0: plans are '
+        'published once they are whole',
+        span=(0.0, 3.0),
+        live=True,
+    ),
     Spec('planning_timeout', 20.0, '[s] until planning is given up', span=(0.1, 600.0), live=True),
     Spec(
         'guidance',

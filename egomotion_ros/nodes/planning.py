@@ -73,9 +73,11 @@ class Start:
 @dataclass(frozen=True)
 class Planned:
     """
-    A finished plan; ``milliseconds`` by stage: observe, reason, generate, retarget.
+    A plan; ``milliseconds`` by stage: observe, reason, generate, retarget.
 
-    ``human`` and ``robot`` are None where the node only reasons.
+    Finished, or, where ``solved`` is given, its beginning: the rows of ``robot`` are those of the
+    plan up to ``solved`` seconds, then it brakes to rest.  ``human`` and
+    ``robot`` are None where the node only reasons.
     """
 
     request: PlanRequest
@@ -85,15 +87,20 @@ class Planned:
     robot: RobotMotion | None
     continues: bool
     milliseconds: dict[str, float]
+    solved: float | None = None
 
-    def is_too_late(self, now: int, lead: float) -> bool:
+    def is_too_late(self, begun: int | None, now: int, lead: float) -> bool:
         """
-        Return True where the plan, dated by its image, is over before it could be joined.
+        Return True where the plan is over before it could be joined: ``lead`` (s) after ``now``.
 
-        That is after ``now`` (ns) and ``lead`` (s); a plan that joins nothing is never late.
+        Dated by its image, or by ``begun`` (ns) where its beginning is being executed; a plan
+        that joins nothing is never late, nor is a beginning, which is worth nothing then.
         """
-        gone = 1e-9 * (now - self.primitives.stamp) + lead
-        return self.continues and gone + self.robot.step_dt >= self.robot.duration
+        if self.solved is not None or (begun is None and not self.continues):
+            return False
+        since = self.primitives.stamp if begun is None else begun
+        gone = 1e-9 * (now - since) + lead
+        return gone + self.robot.step_dt >= self.robot.duration
 
 
 class _CancelledError(Exception):
@@ -101,7 +108,12 @@ class _CancelledError(Exception):
 
 
 class PlanWorker:
-    """Runs :class:`PlanRequest` s in a thread of its own and reports by callbacks."""
+    """
+    Runs :class:`PlanRequest` s in a thread of its own and reports by callbacks.
+
+    ``first_of`` says how many seconds of a plan, if any, are handed to ``on_planned`` as soon as
+    they are solved, before the whole is.
+    """
 
     def __init__(
         self,
@@ -109,13 +121,14 @@ class PlanWorker:
         observer: Observer,
         start_of: Callable[[int, Measured | None], Start],
         on_stage: Callable[[PlanRequest, str, PrimitivePlan | None], None],
+        first_of: Callable[[PlanRequest, int, Start], float],
         on_planned: Callable[[Planned], None],
         on_failed: Callable[[PlanRequest, NodeError], None],
         log: Callable[[str], None],
         only_reasons: bool = False,
     ) -> None:
         self._pipeline, self._observer = pipeline, observer
-        self._start_of, self._on_stage = start_of, on_stage
+        self._start_of, self._on_stage, self._first_of = start_of, on_stage, first_of
         self._on_planned, self._on_failed, self._log = on_planned, on_failed, log
         self._only_reasons = only_reasons
         self._news = threading.Condition()
@@ -201,10 +214,11 @@ class PlanWorker:
                 self._current = None
 
     def _plan(self, request: PlanRequest) -> Planned:
-        marks = [time.perf_counter()]
+        marks, begun = [time.perf_counter()], False
 
         def stage(name: str, primitives: PrimitivePlan | None = None) -> None:
-            if request.cancelled.is_set():
+            # The rest of what is already moving is handed over in any case.
+            if request.cancelled.is_set() and not begun:
                 raise _CancelledError
             if name:
                 self._on_stage(request, name, primitives)
@@ -235,15 +249,35 @@ class PlanWorker:
             primitives, start.prefix, primitives.seed, request.guidance, request.steps
         )
         stage('retarget', primitives)
-        robot = self._pipeline.retarget(human, start.positions, start.root, start.velocities)
-        check_motion(robot, self._pipeline.robot.limits)
-        stage('')
-        return Planned(
-            request,
-            view,
-            primitives,
-            human,
-            robot,
-            start.continues,
-            milliseconds(),
+
+        def planned(robot: RobotMotion, solved: float | None = None) -> Planned:
+            check_motion(robot, self._pipeline.robot.limits)
+            stage('')
+            return Planned(
+                request,
+                view,
+                primitives,
+                human,
+                robot,
+                start.continues,
+                milliseconds(),
+                solved,
+            )
+
+        def begin(robot: RobotMotion) -> None:
+            nonlocal begun
+            self._on_planned(planned(robot, first))
+            begun = True
+            marks.pop()  # the time of the stage counts from its start to its end
+
+        first = self._first_of(request, primitives.stamp, start)
+        return planned(
+            self._pipeline.retarget(
+                human,
+                start.positions,
+                start.root,
+                start.velocities,
+                first,
+                begin if first > 0.0 else None,
+            )
         )

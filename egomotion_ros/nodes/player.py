@@ -12,9 +12,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from egomotion_ros.body.edits import slice_frames
+from egomotion_ros.retarget.beginning import MARGIN, stop_after
 from egomotion_ros.retarget.joining import LOST, MotionState, decelerate, join, sample
 from egomotion_ros.retarget.limits import JointLimits, RootLimits
 from egomotion_ros.types import HumanMotion, RobotMotion
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """
+    How the beginning of a plan came to be played, so that the whole plan comes in the same way.
+
+    ``plan_id`` of the plan; it joined ``before``, None where it began from rest, at ``now`` (ns)
+    with ``lead`` and ``blend`` (s); ``stop`` (ns) is when its stop begins.
+    """
+
+    plan_id: str
+    before: Playing | None
+    now: int
+    lead: float
+    blend: float
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,8 @@ class Playing:
     A motion being executed.
 
     ``motion`` with its first row due at ``start`` (ns); ``human`` motion it was made from, its
-    first frame at ``human_start`` (ns), None for a stop; ``hold`` True for a stop.
+    first frame at ``human_start`` (ns), None for a stop; ``hold`` True for a stop; ``beginning``
+    where it is only the beginning of a plan, None where it is a whole one.
     """
 
     motion: RobotMotion
@@ -31,6 +51,7 @@ class Playing:
     human: HumanMotion | None
     human_start: int
     hold: bool
+    beginning: Beginning | None = None
 
     @property
     def end(self) -> int:
@@ -143,29 +164,109 @@ class Player:
         The answer starts at or before ``now`` with rows of the running motion.  Raises ValueError
         where the new motion is over before it could be joined.
         """
-        running = self.playing
+        self.playing = self._joined(self.playing, motion, human, observed, now, lead, blend)
+        return self.playing
+
+    def begun(self, plan_id: str) -> int | None:
+        """When (ns) the plan began whose beginning is what plays; None for any other plan."""
+        how = None if self.playing is None else self.playing.beginning
+        return None if how is None or how.plan_id != plan_id else self.playing.human_start
+
+    def open(
+        self,
+        plan_id: str,
+        motion: RobotMotion,
+        solved: float,
+        human: HumanMotion,
+        observed: int | None,
+        now: int,
+        lead: float,
+        blend: float,
+    ) -> Playing | None:
+        """
+        Play the beginning of a plan, which ends in a stop unless :meth:`complete` follows.
+
+        The rows of ``motion`` are those of the plan up to ``solved`` seconds; the stop begins
+        MARGIN before that.  It joins what is under way as in :meth:`follow`, or begins at ``now``
+        where ``observed`` is None.  None, and nothing changes, where the stop would begin within
+        ``lead`` seconds.
+        """
+        origin = now if observed is None else observed
+        stop = origin + round(1e9 * (solved - MARGIN))
+        if stop <= now + round(1e9 * lead):
+            return None
+        before = None if observed is None else replace(self.playing, beginning=None)
+        how = Beginning(plan_id, before, now, lead, blend, stop)
+        playing = self._enter(how, motion, human, origin)
+        row = int(np.floor(playing.seconds(stop) / motion.step_dt + 1e-6))
+        stop = playing.start + round(1e9 * row * motion.step_dt)
+        frames = round(1e-9 * (stop - origin) * human.fps)
+        self.playing = replace(
+            playing,
+            motion=stop_after(playing.motion, row, self._limits, self._root_limits),
+            # What comes after the stop has begun is not what will be executed.
+            human=slice_frames(human, 0, min(max(frames, 2), human.frames)),
+            beginning=replace(how, stop=stop),
+        )
+        return self.playing
+
+    def complete(
+        self, motion: RobotMotion, human: HumanMotion, now: int, lead: float, blend: float
+    ) -> Playing:
+        """
+        Let the whole plan ``motion`` take the place of its beginning, which is what plays.
+
+        Up to the row where the stop of the beginning would begin, the answer is the same motion
+        with the same start.  Where that row is less than ``lead`` seconds away, or gone, the plan
+        joins the stop instead, as in :meth:`follow`, and raises what that raises.
+        """
+        how, origin = self.playing.beginning, self.playing.human_start
+        if now + round(1e9 * lead) > how.stop:
+            return self.follow(motion, human, origin, now, lead, blend)
+        self.playing = self._enter(how, motion, human, origin)
+        return self.playing
+
+    def _enter(
+        self, how: Beginning, motion: RobotMotion, human: HumanMotion, origin: int
+    ) -> Playing:
+        """Let ``motion``, whose first row belongs to ``origin`` (ns), come in as ``how`` says."""
+        if how.before is None:
+            return Playing(motion, origin, human, origin, hold=False)
+        return self._joined(how.before, motion, human, origin, how.now, how.lead, how.blend)
+
+    def _joined(
+        self,
+        before: Playing,
+        motion: RobotMotion,
+        human: HumanMotion | None,
+        observed: int,
+        now: int,
+        lead: float,
+        blend: float,
+    ) -> Playing:
         joined = join(
-            running.motion,
-            max(running.seconds(now), 0.0),
+            before.motion,
+            max(before.seconds(now), 0.0),
             motion,
-            1e-9 * (observed - running.start),
+            1e-9 * (observed - before.start),
             self._limits,
             self._root_limits,
             lead,
             blend,
         )
-        start = running.start + round(1e9 * joined.start)
-        self.playing = Playing(joined.motion, start, human, observed, hold=False)
-        return self.playing
+        start = before.start + round(1e9 * joined.start)
+        return Playing(joined.motion, start, human, observed, hold=False)
 
     def stop(self, now: int, measured: Measured | None) -> Playing | None:
         """
         Come to rest within the limits, from the row at or before ``now`` on.
 
-        None where nothing moves or a stop is under way.  ``measured`` is compared with what was
-        commanded when it was measured, so that an old message is not taken for a robot that does
-        not follow; None where nothing is known.
+        None where nothing moves or a stop is under way; what was only begun is over then, too.
+        ``measured`` is compared with what was commanded when it was measured, so that an old
+        message is not taken for a robot that does not follow; None where nothing is known.
         """
+        if self.playing is not None:
+            self.playing = replace(self.playing, beginning=None)
         if not self.is_moving(now) or self.playing.hold:
             return None
         running = self.playing

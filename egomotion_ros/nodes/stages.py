@@ -32,8 +32,8 @@ class ReasonController(Controller):
             self._outputs.primitives(planned, info, with_states=True)
             self._task.published = True
             latency = 1e-6 * (self._node.steady_clock.now().nanoseconds - planned.view.arrived)
-            self._health.planned(latency, planned.milliseconds)
-            self.status.times(latency, planned.milliseconds)
+            self._health.planned(latency, latency, planned.milliseconds)
+            self.status.times(latency, latency, planned.milliseconds)
             self.status.show(Status.IDLE, text='sent on motion_primitives')
 
 

@@ -45,9 +45,11 @@ class StatusBoard:
         """Name of the state in lower case."""
         return _NAMES[self._message.state]
 
-    def times(self, latency_ms: float, milliseconds: dict[str, float]) -> None:
+    def times(
+        self, first_ms: float, latency_ms: float, milliseconds: dict[str, float]
+    ) -> None:
         """Note how long the newest plan took; goes out with the next change."""
-        self._message.latency_ms = latency_ms
+        self._message.first_ms, self._message.latency_ms = first_ms, latency_ms
         self._message.reason_ms = milliseconds['reason']
         self._message.generate_ms = milliseconds['generate']
         self._message.retarget_ms = milliseconds['retarget']

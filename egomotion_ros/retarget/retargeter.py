@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import mujoco
 import numpy as np
 
@@ -32,6 +35,19 @@ FIRST_STEPS = 40
 FORGIVEN = 0.1
 
 
+@dataclass
+class _Track:
+    """
+    Control points so far: joints (J,), base (3,) and quaternion (4,) xyzw of each.
+
+    ``point`` the last of them and ``last`` the step to it, over all degrees of freedom (nv,).
+    """
+
+    points: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    point: np.ndarray
+    last: np.ndarray
+
+
 class Retargeter:
     """
     Makes human motions into motions of one robot.
@@ -57,6 +73,8 @@ class Retargeter:
         joint_positions: np.ndarray | None = None,
         root: tuple[np.ndarray, np.ndarray] | None = None,
         joint_velocities: np.ndarray | None = None,
+        first: float = 0.0,
+        on_first: Callable[[RobotMotion], None] | None = None,
     ) -> RobotMotion:
         """
         Retarget ``human``, whose ``scale`` and root path are already the robot's.
@@ -67,6 +85,11 @@ class Retargeter:
         without it the base starts where the first pose puts it.  ``joint_velocities`` (J,) are
         taken as zero when not given.  Rows are 1/30 s apart whatever the rate of ``human``; the
         result ends at rest, SLOW / 2 seconds and a few rows after the last human frame.
+
+        ``on_first`` is called once, as soon as the rows up to ``first`` seconds are solved and
+        where more than these are to come, with a motion of its own: up to ``first`` its rows are
+        those of the result (a row depends on earlier ones only), a row later it brakes to rest
+        inside the limits.  What it raises ends the retargeting.
 
         Raises ValueError for arrays of a wrong shape, numbers that are not finite, rotations that
         are none, or a state far outside the limits.
@@ -90,8 +113,18 @@ class Retargeter:
                 velocity = self._vector(joint_velocities, 'joint_velocities')
                 most = self.description.limits.velocity
                 velocity = np.clip(velocity, -most, most)
-        joints, base, turns = self._follow(targets, velocity, step)
-        return self._rows(joints, base, turns, targets, step, human.frame_id)
+
+        def made(track: _Track) -> RobotMotion:
+            planted = targets.planted[: len(track.points)]
+            return self._rows(*self._braked(track, hard), planted, step, human.frame_id)
+
+        hard, work = self._boxes(step)
+        # The spline at a row depends on the row after it: that one is solved too.
+        enough = int(np.ceil(first / step - 1e-9)) + 2
+        for track in self._follow(targets, velocity, step, hard, work):
+            if on_first is not None and len(track.points) == enough < len(targets.positions):
+                on_first(made(track))
+        return made(track)
 
     def _vector(self, value: np.ndarray, name: str) -> np.ndarray:
         out = np.asarray(value, dtype=np.float64)
@@ -183,10 +216,10 @@ class Retargeter:
                 break
 
     def _follow(
-        self, targets: Targets, velocity: np.ndarray | None, step: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, targets: Targets, velocity: np.ndarray | None, step: float, hard: Box, work: Box
+    ) -> Iterator[_Track]:
         """
-        Control points (T + 2, J), (T + 2, 3), (T + 2, 3, 3) that follow the targets to rest.
+        Control points that follow the targets: the same track, row by row longer.
 
         Starts at the stepper's pose with ``velocity``, or at the first target in motion.
         """
@@ -194,16 +227,16 @@ class Retargeter:
         if velocity is None:
             self._first_pose(targets)
         stepper.task.set_targets(targets.positions, _wxyz(targets.rotations))
-        hard, work = self._boxes(step)
         nv, dofs = stepper.model.nv, stepper.dofs
         joints = stepper.data.qpos[stepper.places].copy()
         point, last = np.zeros(nv), np.zeros(nv)
         point[dofs] = joints
-        track = [(joints, *self._base())]
         if velocity is not None:
             joint_box = Box.of_joints(description.limits, step)
             begin = joint_box.start(joints, velocity, step)
             last[dofs] = begin[2] - begin[1]
+        track = _Track([(joints, *_base(stepper.data.qpos))], point, last)
+        yield track
         for row in range(1, len(targets.positions)):
             box = work.around(point, last, hard)
             low, high = box.interval(point, last)
@@ -219,18 +252,28 @@ class Retargeter:
                 done += stepper.step(low - done, high - done, last - done, again=turn > 0)
             point, last = point + done, done
             point[dofs] = stepper.data.qpos[stepper.places]
-            track.append((point[dofs].copy(), *self._base()))
+            track.points.append((point[dofs].copy(), *_base(stepper.data.qpos)))
+            track.point, track.last = point, last
+            yield track
+
+    def _braked(self, track: _Track, hard: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Control points (T + 2, J), (T + 2, 3), (T + 2, 3, 3) of ``track`` and on to rest.
+
+        The stepper stays where it is: the track may go on.
+        """
+        model, dofs = self._stepper.model, self._stepper.dofs
+        points, point, last = list(track.points), track.point, track.last
+        qpos = self._stepper.data.qpos.copy()
         # Brake what is left of the speed; the last three points are equal: exactly at rest.
         while last.any():
             low, high = hard.interval(point, last)
             last = np.clip(0.0, low, high)
-            qpos = stepper.data.qpos.copy()
-            mujoco.mj_integratePos(stepper.model, qpos, last, 1.0)
-            stepper.place(qpos)
+            mujoco.mj_integratePos(model, qpos, last, 1.0)
             point = point + last
-            track.append((point[dofs].copy(), *self._base()))
-        track += [track[-1]] * 2
-        parts = [np.array(part) for part in zip(*track, strict=True)]
+            points.append((point[dofs].copy(), *_base(qpos)))
+        points += [points[-1]] * 2
+        parts = [np.array(part) for part in zip(*points, strict=True)]
         parts[2] = quaternion_to_matrix(parts[2])
         # The point before the first one mirrors the second: no acceleration at the start.
         before = (2 * parts[0][0] - parts[0][1], 2 * parts[1][0] - parts[1][1])
@@ -257,16 +300,12 @@ class Retargeter:
         lower[dofs], upper[dofs] = self.description.working_range.T
         return hard, Box(lower, upper, rate, change)
 
-    def _base(self) -> tuple[np.ndarray, np.ndarray]:
-        qpos = self._stepper.data.qpos
-        return qpos[:3].copy(), qpos[[4, 5, 6, 3]]
-
     def _rows(
         self,
         joints: np.ndarray,
         base: np.ndarray,
         turns: np.ndarray,
-        targets: Targets,
+        planted: np.ndarray,
         step: float,
         frame_id: str,
     ) -> RobotMotion:
@@ -276,7 +315,7 @@ class Retargeter:
         # Rounding must not put a point a hair outside a limit that it sits on.
         limits = self.description.limits
         positions = np.clip(positions, limits.lower, limits.upper)
-        planted = targets.planted.astype(np.float64)
+        planted = planted.astype(np.float64)
         tail = np.repeat(planted[-1:], len(positions) - len(planted), axis=0)
         return RobotMotion(
             joint_names=self.description.joint_names,
@@ -314,6 +353,11 @@ def check_human(human: HumanMotion) -> None:
     off = np.abs(product - np.eye(3)).max()
     if off > 1e-3 or (np.linalg.det(human.rotations) < 0).any():
         raise ValueError(f'rotations: not rotation matrices, off by {off:.2g}')
+
+
+def _base(qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Position (3,) and quaternion (4,) xyzw of the base in a configuration of MuJoCo."""
+    return qpos[:3].copy(), qpos[[4, 5, 6, 3]]
 
 
 def _wxyz(rotation: np.ndarray) -> np.ndarray:

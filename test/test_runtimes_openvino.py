@@ -24,7 +24,7 @@ from egomotion_ros.runtimes.proof import compare
 from egomotion_ros.runtimes.timing import made_up_inputs
 
 openvino = pytest.importorskip('egomotion_ros.runtimes.openvino')
-pytest.importorskip('openvino')
+library = pytest.importorskip('openvino')
 
 
 @pytest.fixture(scope='module')
@@ -120,6 +120,16 @@ def test_refuses_what_it_cannot_do(bundle: Bundle, tmp_path: Path) -> None:
     shape = bundle.graphs['encode'].inputs[0].shape
     with pytest.raises(RuntimeError, match='closed'):
         closed.run('encode', features=np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize('folder', [None, DEFAULT_BUNDLE], ids=['tiny', 'default'])
+def test_its_count_of_operations_is_that_of_the_onnx_graphs(bundle: Bundle,
+                                                            folder: Path | None) -> None:
+    from egomotion_ros.bench.flops import count_flops, read_graph
+    bundle, core = bundle if folder is None else Bundle.open(folder), library.Core()
+    for name, spec in bundle.graphs.items():
+        model = core.read_model(os.path.realpath(spec.path))
+        assert openvino.operations(model) == count_flops(read_graph(spec.path)), name
 
 
 def test_memory_does_not_grow_with_use(runtime) -> None:

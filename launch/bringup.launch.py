@@ -33,7 +33,7 @@ ARGUMENTS = {
     'namespace': ('', 'namespace of the node and of all its topics'),
     'robot': ('unitree_g1', 'name of a robot description, or path of its YAML'),
     'bundle': ('', 'folder of the bundle; empty: the one that ships with the package'),
-    'backend': ('onnxruntime', 'auto, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
+    'backend': ('auto', 'auto, openvino, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
     'image': ('image', 'camera topic; for transport compressed without its /compressed'),
     'transport': ('raw', 'raw or compressed'),
     'camera_info': ('camera_info', 'topic of the calibration of that camera'),

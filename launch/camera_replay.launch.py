@@ -22,7 +22,7 @@ ARGUMENTS = {
     'namespace': ('', 'namespace of both nodes and of all their topics'),
     'robot': ('unitree_g1', 'name of a robot description, or path of its YAML'),
     'bundle': ('', 'folder of the bundle; empty: the one that ships with the package'),
-    'backend': ('onnxruntime', 'auto, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
+    'backend': ('auto', 'auto, openvino, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
     'rate': ('1.0', 'speed of playing, 1 is as recorded'),
     'loop': ('true', 'begin again at the end'),
     'calibration': ('', "YAML of ROS's camera_calibration; replaces the recording's own"),

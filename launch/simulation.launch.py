@@ -21,7 +21,7 @@ ARGUMENTS = {
     'namespace': ('', 'namespace of both nodes and of all their topics but /clock'),
     'robot': ('unitree_g1', 'name of a robot description, or path of its YAML'),
     'bundle': ('', 'folder of the bundle; empty: the one that ships with the package'),
-    'backend': ('onnxruntime', 'auto, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
+    'backend': ('auto', 'auto, openvino, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
     'scene_seed': ('0', 'seed of the room; -1 is an empty floor'),
     'realtime_factor': ('1.0', 'simulated seconds per second; 0: lockstep by ~/step'),
     'output_enabled': ('true', 'false: the simulated robot does not move'),

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from egomotion_ros.bench import flops, path, report, roofline, scaling
+from egomotion_ros.bench.cpu import CPU_BACKENDS
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import bench
 from egomotion_ros.runtimes.ort import OrtRuntime
@@ -207,19 +208,21 @@ def test_graphs_of_either_decoder_belong_to_the_reasoner(bundle: Bundle) -> None
     assert {'condition', 'step', 'decode_motion'} <= set(order[ends:])
 
 
-def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path,
+@pytest.mark.parametrize('backend', CPU_BACKENDS)
+def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path, backend: str,
                                              capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(backend)
     parser = argparse.ArgumentParser()
     bench.configure(parser)
     out = tmp_path / 'new' / 'figures.json'
-    arguments = [str(tiny_bundle), '--only', 'path', 'graphs', 'backends', '--runs',
-                 '2', '--threads', '1', '--json', str(out)]
+    arguments = [str(tiny_bundle), '--backend', backend, '--only', 'path', 'graphs', 'backends',
+                 '--runs', '2', '--threads', '1', '--json', str(out)]
     assert bench.run(parser.parse_args(arguments)) == 0
     found = json.loads(out.read_text())
     assert {'bundle', 'threads', 'machine', 'notes', 'path', 'roofline', 'memory_mb',
             'backends'} <= set(found)
     assert found['notes'] == {}
-    assert set(found['backends']['milliseconds']['plan']) == {'onnxruntime', 'eager torch'}
+    assert set(found['backends']['milliseconds']['plan']) == {backend, 'eager torch'}
     assert found['backends']['ratio']['plan']['eager torch']['value'] > 0
     assert found['memory_mb']['process'] > max(found['memory_mb'][name]
                                                 for name in Bundle.open(tiny_bundle).graphs)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from egomotion_ros.bench import versus
+from egomotion_ros.bench.cpu import CPU_BACKENDS, open_graphs
 from egomotion_ros.bench.peers import (
     FRAMES,
     PEERS,
@@ -22,7 +23,6 @@ from egomotion_ros.bench.peers import (
     parameters,
 )
 from egomotion_ros.bundle import Bundle
-from egomotion_ros.runtimes.ort import OrtRuntime
 
 BY_NAME = {peer.name: peer for peer in PEERS}
 
@@ -79,9 +79,11 @@ def test_the_rows_of_a_transformer_see_each_other_and_the_context() -> None:
         assert (model(x, context + 1)[0, 0] != y[0, 0]).any()
 
 
-def test_a_motion_costs_its_steps_and_its_decoder(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize('backend', CPU_BACKENDS)
+def test_a_motion_costs_its_steps_and_its_decoder(tiny_bundle: Path, backend: str) -> None:
+    pytest.importorskip(backend)
     bundle = Bundle.open(tiny_bundle)
-    runtime = OrtRuntime(bundle.graphs, threads=1)
+    runtime = open_graphs(backend, bundle.graphs, threads=1)
     peer = Peer('small', Stack(1, 16, 2, 32), tokens=3, channels=8, condition=4, steps=(5, 10),
                 extra=2, frames=6, features=7, decoder=Stack(1, 16, 2, 32, cross=True))
     found = versus.measure(runtime, bundle, 1, 4, (peer,))

@@ -34,7 +34,8 @@ def test_complete_machine_passes(capsys: pytest.CaptureFixture, tiny_bundle: Pat
     assert code == 0
     assert all(finding['found'] for finding in findings.values() if finding['required'])
     for what in ('ROS 2', 'messages', 'libraries', 'robot unitree_g1', 'robot booster_t1',
-                 'offscreen rendering', 'training and export', 'video', 'Aria recordings'):
+                 'offscreen rendering', 'training and export', 'video', 'Aria recordings',
+                 'OpenVINO'):
         assert findings[what]['found'], findings[what]
 
 

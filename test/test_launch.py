@@ -161,7 +161,7 @@ def test_bringup_without_autostart_waits_and_holds_its_output(tiny_bundle: Path)
         with asking(GetParameters, '/two/egomotion_node/get_parameters') as ask:
             answer = ask(GetParameters.Request(names=['output_enabled', 'backend']))
         assert answer.values[0].bool_value is False
-        assert answer.values[1].string_value == 'onnxruntime'
+        assert answer.values[1].string_value == 'auto'
         assert state_of('/two/egomotion_node', 'unconfigured') == 'unconfigured'
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A GPU backend is used once its very engines are proven; what fails before a verdict loses none.
+A backend is used once its very engines are proven; what fails before a verdict loses none.
 
-The stand-in for the device is ONNX Runtime on the CPU with made-up engines in a real cache.
+The stand-in for a GPU is ONNX Runtime on the CPU with made-up engines in a real cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes import base, gpu, proof
-from egomotion_ros.runtimes.base import GPU_BACKENDS, open_runtime
+from egomotion_ros.runtimes.base import PROVEN_BACKENDS, open_runtime
 from egomotion_ros.runtimes.engine_build import BuiltEngine
 from egomotion_ros.runtimes.engine_cache import EngineCache, EngineKey
 from egomotion_ros.runtimes.gpu import Gpu
@@ -39,7 +39,8 @@ class Device:
         return EngineCache().get(self.key, lambda timing: BuiltEngine(self.content, b''),
                                  rebuild=rebuild)[0]
 
-    def open(self, backend: str, bundle: Bundle, half: tuple[str, ...]) -> OrtRuntime:
+    def open(self, backend: str, bundle: Bundle, half: tuple[str, ...],
+             threads: int) -> OrtRuntime:
         runtime = OrtRuntime(bundle.graphs, 1)
         runtime.name = backend
         runtime.engine_hashes = {'encode': hashlib.sha256(self.get()).hexdigest()}
@@ -67,7 +68,7 @@ def device(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
     for module in (proof, gpu):
         monkeypatch.setattr(module, 'probe_gpu', lambda: GPU)
     monkeypatch.setattr(proof, 'backend_version', lambda backend: '1')
-    monkeypatch.setattr(proof, 'open_gpu', device.open)
+    monkeypatch.setattr(proof, 'open_unproven', device.open)
     monkeypatch.setattr(proof, 'compare', counted)
     monkeypatch.setattr(proof, 'FIRST_LOAD_CASES', 1)
     return device
@@ -122,10 +123,10 @@ def failing(error: Exception):
 def test_auto_goes_on_to_the_next_backend_whatever_fails(
         device: Device, bundle: Bundle, error: Exception,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, 'open_gpu', failing(error))
+    monkeypatch.setattr(proof, 'open_unproven', failing(error))
     runtime = open_runtime('auto', bundle, 1)
     assert runtime.name == 'onnxruntime'
-    for name in GPU_BACKENDS:
+    for name in PROVEN_BACKENDS:
         assert f'{name}: {error}' in runtime.fallback_reason
     runtime.close()
 

@@ -3,7 +3,7 @@
 """
 Resident memory that every graph of a bundle adds, loaded one after another in a fresh process.
 
-``python -m egomotion_ros.bench.memory BUNDLE THREADS`` prints it as JSON.
+``python -m egomotion_ros.bench.memory BUNDLE THREADS BACKEND`` prints it as JSON.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _RUNS = 5
 _MOST_SECONDS = 600
 
 
-def measure(bundle: Path, threads: int) -> dict[str, float]:
+def measure(bundle: Path, threads: int, backend: str) -> dict[str, float]:
     """
     Megabytes by graph, and ``process``: all of it with interpreter and libraries.
 
-    ONNX Runtime on the CPU, in a child process.  Raises ValueError with what the child said when
+    One of ``CPU_BACKENDS``, in a child process.  Raises ValueError with what the child said when
     it fails, or when it takes too long.
     """
     try:
-        done = subprocess.run([sys.executable, '-m', __name__, str(bundle), str(threads)],
-                              capture_output=True, text=True, timeout=_MOST_SECONDS)
+        done = subprocess.run([sys.executable, '-m', __name__, str(bundle), str(threads),
+                               backend], capture_output=True, text=True, timeout=_MOST_SECONDS)
     except subprocess.TimeoutExpired:
         raise ValueError(f'measuring memory took more than {_MOST_SECONDS} s') from None
     if done.returncode != 0:
@@ -45,13 +45,13 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / _MB
 
 
-def _measure_here(directory: Path, threads: int) -> dict[str, float]:
-    from egomotion_ros.runtimes.ort import OrtRuntime
+def _measure_here(directory: Path, threads: int, backend: str) -> dict[str, float]:
+    from egomotion_ros.bench.cpu import open_graphs
     bundle = Bundle.open(directory)
     found, kept = {}, []
     for name, spec in bundle.graphs.items():
         before = resident()
-        runtime = OrtRuntime({name: spec}, threads)
+        runtime = open_graphs(backend, {name: spec}, threads)
         inputs = made_up_inputs(runtime)[name]
         for _ in range(_RUNS):
             runtime.run(name, **inputs)
@@ -61,4 +61,4 @@ def _measure_here(directory: Path, threads: int) -> dict[str, float]:
 
 
 if __name__ == '__main__':
-    print(json.dumps(_measure_here(Path(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(_measure_here(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))

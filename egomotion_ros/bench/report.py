@@ -13,6 +13,7 @@ import platform
 from typing import Any
 
 from egomotion_ros.bench import memory, path, roofline, scaling
+from egomotion_ros.bench.cpu import CPU_BACKENDS
 from egomotion_ros.bundle import DECODERS, PARALLEL_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import Runtime, open_runtime
 from egomotion_ros.runtimes.timing import Ratio, Timing, plan_actions, rounds
@@ -74,14 +75,14 @@ def _measure_path(settings: Settings, runtime: Runtime, report: dict[str, Any]) 
 
 
 def _measure_graphs(settings: Settings, runtime: Runtime, report: dict[str, Any]) -> None:
-    if runtime.name != 'onnxruntime':
+    if runtime.name not in CPU_BACKENDS:
         report['notes']['graphs'] = f'the roof is measured on the CPU; {runtime.name} is not there'
         return
     bundle = settings.bundles[0]
     costs = roofline.measure(runtime, bundle, settings.threads, settings.runs)
     generator = costs.together({'condition': 1, 'step': bundle.steps, 'decode_motion': 1})
     report['roofline'] = costs.as_dict() | {'generator_share': generator}
-    report['memory_mb'] = memory.measure(bundle.directory, settings.threads)
+    report['memory_mb'] = memory.measure(bundle.directory, settings.threads, runtime.name)
 
 
 def _measure_backends(settings: Settings, runtime: Runtime, report: dict[str, Any]) -> None:
@@ -127,8 +128,8 @@ def _measure_scaling(settings: Settings, runtime: Runtime, report: dict[str, Any
 
 
 def _measure_peers(settings: Settings, runtime: Runtime, report: dict[str, Any]) -> None:
-    if runtime.name != 'onnxruntime':
-        report['notes']['peers'] = 'peers are compared in ONNX Runtime on the CPU'
+    if runtime.name not in CPU_BACKENDS:
+        report['notes']['peers'] = f'peers are compared on the CPU, in {" or ".join(CPU_BACKENDS)}'
         return
     from egomotion_ros.bench import versus
     report['peers'] = versus.measure(runtime, settings.bundles[0], settings.threads,
@@ -167,7 +168,7 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {'processor': _processor(), 'cores': os.cpu_count(),
                              'load_before': os.getloadavg()[0],
                              'python': platform.python_version()}
-    for name in ('onnxruntime', 'numpy', 'torch'):
+    for name in ('onnxruntime', 'openvino', 'numpy', 'torch'):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -3,7 +3,7 @@
 """
 How near every graph comes to what this machine's matrix product reaches (roofline model).
 
-Williams, Waterman, Patterson 2009, its compute roof only: the roof is ONNX Runtime's own fp32
+Williams, Waterman, Patterson 2009, its compute roof only: the roof is the runtime's own fp32
 matrix product of 512 x 512 matrices with the same number of threads, timed in the same rounds as
 the graphs.  Rates come from the 10th percentile of the times, of roof and graphs alike: what the
 machine does when nothing else has the core.
@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-import onnxruntime
 
+from egomotion_ros.bench.cpu import part_action
 from egomotion_ros.bench.flops import count_flops, head_part, image_part, read_graph
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.ort import session_options
 from egomotion_ros.runtimes.timing import Timing, made_up_inputs, rounds
 
 _SIZE = 512
@@ -82,10 +81,10 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
     flops = {name: count_flops(read_graph(bundle.graphs[name].path)) for name in runtime.specs}
     whole = dict.fromkeys(runtime.specs, '')
     for name, graph, part in _parts(bundle):
-        actions[name], flops[name], whole[name] = part_action(part, threads), count_flops(
-            part), graph
+        actions[name], flops[name], whole[name] = (
+            part_action(part, threads, runtime.name), count_flops(part), graph)
     roof = matrix_product(_SIZE)
-    actions[_ROOF] = part_action(roof, threads)
+    actions[_ROOF] = part_action(roof, threads, runtime.name)
     spent = rounds(actions, runs, label)
     rate = count_flops(roof) / float(np.percentile(spent[_ROOF], 10)) / 1e9
     costs = []
@@ -118,17 +117,3 @@ def matrix_product(size: int) -> ModelProto:
         [helper.make_tensor_value_info('y', TensorProto.FLOAT, [size, size])],
         [numpy_helper.from_array(weights, 'w')])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 20)], ir_version=10)
-
-
-def part_action(model: ModelProto, threads: int) -> Callable[[], object]:
-    """Return a call that runs ``model`` on made-up inputs with the package's own settings."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(threads), providers=['CPUExecutionProvider'])
-    random = np.random.default_rng(0)
-    feeds = {}
-    for item in session.get_inputs():
-        kind = {'tensor(float)': np.float32, 'tensor(int64)': np.int64,
-                'tensor(uint8)': np.uint8, 'tensor(bool)': bool}[item.type]
-        feeds[item.name] = random.standard_normal(item.shape).astype(kind) \
-            if kind is np.float32 else np.ones(item.shape, kind)
-    return lambda: session.run(None, feeds)

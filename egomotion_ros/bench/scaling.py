@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from egomotion_ros.bench.cpu import CPU_BACKENDS, open_graphs
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.loops import sample_latents
-from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.timing import Timing, made_up_inputs, plan_actions, rounds
 
 _STEPS = (1, 2, 4, 8, 16, 32)
@@ -39,14 +39,14 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[s
     else:
         curves['primitives'] = _curve(primitive_actions(runtime, bundle), runs, 'primitives')
     curves['steps'] = _curve(step_actions(runtime, bundle), runs, 'steps')
-    if runtime.name != 'onnxruntime':
-        notes['frames, threads'] = 'varied in ONNX Runtime on the CPU only'
+    if runtime.name not in CPU_BACKENDS:
+        notes['frames, threads'] = f'varied on the CPU only, in {" and ".join(CPU_BACKENDS)}'
         return {**curves, 'notes': notes}
     try:
-        curves['frames'] = _frames(bundle, threads, runs)
+        curves['frames'] = _frames(runtime.name, bundle, threads, runs)
     except ImportError as error:
         notes['frames'] = f'needs torch ({error}); pip install -r requirements/train.txt'
-    curves['threads'] = _threads(bundle, runs)
+    curves['threads'] = _threads(runtime.name, bundle, runs)
     return {**curves, 'notes': notes}
 
 
@@ -81,11 +81,11 @@ def _curve(actions: dict[str, Callable[[], object]], runs: int, label: str) -> C
             for name, seconds in rounds(actions, runs, label).items()}
 
 
-def _threads(bundle: Bundle, runs: int) -> Curve:
+def _threads(backend: str, bundle: Bundle, runs: int) -> Curve:
     """All graphs of a plan with 1, 2, 4, .. threads up to the cores of this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     counts = [n for n in (1, 2, 4, 8, 16) if n <= max(cores or 1, 2)]
-    runtimes = {n: OrtRuntime(bundle.graphs, n) for n in counts}
+    runtimes = {n: open_graphs(backend, bundle.graphs, n) for n in counts}
     try:
         return _curve({str(n): plan_actions(runtime, bundle)['plan']
                        for n, runtime in runtimes.items()}, runs, 'threads')
@@ -94,14 +94,14 @@ def _threads(bundle: Bundle, runs: int) -> Curve:
             runtime.close()
 
 
-def _frames(bundle: Bundle, threads: int, runs: int) -> Curve:
+def _frames(backend: str, bundle: Bundle, threads: int, runs: int) -> Curve:
     """Generator and motion decoder at the bundle's steps, for other lengths of motion."""
     from egomotion_ros.bench.lengths import export_length
     with TemporaryDirectory() as folder:
         actions, opened = {}, []
         for windows in _WINDOWS:
             specs = export_length(bundle, windows, Path(folder) / str(windows))
-            runtime = OrtRuntime(specs, threads)
+            runtime = open_graphs(backend, specs, threads)
             opened.append(runtime)
             inputs = made_up_inputs(runtime)
 

@@ -3,9 +3,10 @@
 """
 The generator of a bundle against the cost models of :mod:`egomotion_ros.bench.peers`.
 
-All run in ONNX Runtime with the same threads and settings.  One step of everybody is timed in
-every round; a motion is that times the steps, plus what comes before and after.  The steps of a
-sampler do not depend on each other's time, so that nothing is lost by not running all 1000.
+All run in the runtime of the bundle with the same threads and settings.  One step of everybody
+is timed in every round; a motion is that times the steps, plus what comes before and after.  The
+steps of a sampler do not depend on each other's time, so that nothing is lost by not running all
+1000.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from tqdm import tqdm
 
+from egomotion_ros.bench.cpu import part_action
 from egomotion_ros.bench.flops import count_flops
 from egomotion_ros.bench.peers import PEERS, Peer, PeerDecoder, PeerStep, parameters
-from egomotion_ros.bench.roofline import part_action
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.export import to_onnx
@@ -75,7 +76,8 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
     actions: dict[str, Callable[[], object]] = {
         f'own {name}': lambda name=name: runtime.run(name, **inputs[name])
         for name in ('condition', 'step', 'decode_motion')}
-    built = {peer.name: _build(peer, threads) for peer in tqdm(peers, 'peers', leave=False)}
+    built = {peer.name: _build(peer, threads, runtime.name)
+             for peer in tqdm(peers, 'peers', leave=False)}
     for name, peer in built.items():
         actions[f'{name} step'] = peer.step
         if peer.decode is not None:
@@ -97,13 +99,14 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
     return Comparison(Timing.of(own), bundle.steps, tuple(rows))
 
 
-def _build(peer: Peer, threads: int) -> _Built:
+def _build(peer: Peer, threads: int, backend: str) -> _Built:
     step = PeerStep(peer).eval()
     graph = to_onnx(step)
     decode, decode_flops, count = None, 0, parameters(step)
     if peer.decoder is not None:
         decoder = PeerDecoder(peer).eval()
         last = to_onnx(decoder)
-        decode, decode_flops = part_action(last, threads), count_flops(last)
+        decode, decode_flops = part_action(last, threads, backend), count_flops(last)
         count += parameters(decoder)
-    return _Built(part_action(graph, threads), decode, count_flops(graph), decode_flops, count)
+    return _Built(part_action(graph, threads, backend), decode, count_flops(graph),
+                  decode_flops, count)

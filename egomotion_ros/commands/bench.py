@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 HELP = 'time the parts of a bundle'
-_BACKENDS = ('onnxruntime', 'tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda', 'torch')
+_BACKENDS = ('openvino', 'onnxruntime', 'tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda', 'torch')
 _SECTIONS = {'path': 'whole plans, image message to motion messages, part by part',
              'graphs': 'every graph: time, arithmetic, share of the matrix product, memory',
              'backends': 'backends, bundles and eager torch side by side',

@@ -197,6 +197,13 @@ def _shared_memory() -> Iterator[Finding]:
                   'large images between processes; docker run --shm-size=1g')
 
 
+def _openvino(args: argparse.Namespace) -> Iterator[Finding]:
+    problem = _broken('openvino', 'openvino')
+    yield Finding('OpenVINO', not problem, problem or _versions({'openvino': 'openvino'}),
+                  'backend openvino, the fastest on a CPU; plans run on ONNX Runtime; '
+                  'pip install --no-deps openvino')
+
+
 def _gpu(args: argparse.Namespace) -> Iterator[Finding]:
     from egomotion_ros.runtimes.tensorrt import probe_gpu
     try:
@@ -245,7 +252,8 @@ def _recordings(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
-    _python, _libraries, _bundle, _robots, _ros, _rendering, _recordings, _gpu, _training, _smplx)
+    _python, _libraries, _bundle, _robots, _ros, _rendering, _recordings, _openvino, _gpu,
+    _training, _smplx)
 
 
 def _has(module: str) -> bool:

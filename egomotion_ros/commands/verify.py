@@ -34,14 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify; 0 when parity holds, 1 with the reason when it does not or nothing can run."""
     from egomotion_ros.bundle import Bundle
-    from egomotion_ros.runtimes.base import GPU_BACKENDS
+    from egomotion_ros.runtimes.base import PROVEN_BACKENDS
     from egomotion_ros.runtimes.proof import passed
     from egomotion_ros.runtimes.timing import interleave, plan_actions
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
     bundle = Bundle.open(args.bundle)
     try:
-        runtime, report, device = (_on_gpu if args.backend in GPU_BACKENDS else _on_cpu)(
+        runtime, report, device = (_proven if args.backend in PROVEN_BACKENDS else _plain)(
             bundle, args)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _on_cpu(bundle: Bundle, args: argparse.Namespace) \
+def _plain(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
     """Compare with the graphs run node by node as written, without optimised kernels."""
     from egomotion_ros.runtimes.base import open_runtime
@@ -71,37 +71,39 @@ def _on_cpu(bundle: Bundle, args: argparse.Namespace) \
     return runtime, report, {'machine': platform.machine(), 'threads': args.threads}
 
 
-def _on_gpu(bundle: Bundle, args: argparse.Namespace) \
+def _proven(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
     """
-    Compare with ONNX Runtime; float16 first, graph by graph back to float32 until it holds.
+    Compare with ONNX Runtime; on a GPU in float16 first, graph by graph back until it holds.
 
-    The verdict is remembered for this machine; engines that do not pass leave the cache.
+    The verdict is remembered for this device; engines that do not pass leave the cache.
     """
+    from dataclasses import asdict
+
     from egomotion_ros.runtimes import proof
     from egomotion_ros.runtimes.engine_cache import EngineCache
-    from egomotion_ros.runtimes.gpu import probe_gpu
     from egomotion_ros.runtimes.ort import OrtRuntime
     from egomotion_ros.runtimes.tensorrt import half_graphs
-    gpu, cache = probe_gpu(), EngineCache()
+    device, cache = proof.probe_device(args.backend), EngineCache()
     library = proof.backend_version(args.backend)
-    half = () if args.backend == 'onnxruntime-cuda' else half_graphs(bundle)
+    half = half_graphs(bundle) if args.backend in ('tensorrt', 'tensorrt-rtx') else ()
     runtime, report, half = proof.settle(
         bundle, OrtRuntime(bundle.graphs, args.threads),
-        lambda graphs: proof.open_gpu(args.backend, bundle, graphs), half, args.cases)
-    proof.remember(cache, bundle, args.backend, library, gpu, half, report,
+        lambda graphs: proof.open_unproven(args.backend, bundle, graphs, args.threads), half,
+        args.cases)
+    proof.remember(cache, bundle, args.backend, library, device, half, report,
                    runtime.engine_hashes)
     if not proof.passed(report):
-        proof.refuse(cache, bundle, runtime, args.backend, library, gpu)
+        proof.refuse(cache, bundle, runtime, args.backend, library, device)
         report.require()
-    return runtime, report, {'gpu': gpu.name, 'sm': gpu.sm, 'cuda_driver': gpu.driver,
-                             'library': library, 'float16': list(half)}
+    return runtime, report, asdict(device) | {'library': library, 'float16': list(half),
+                                              'threads': args.threads}
 
 
 def _versions() -> dict[str, str]:
     found = {'python': platform.python_version()}
-    for name in ('onnxruntime', 'onnxruntime-gpu', 'tensorrt', 'tensorrt-rtx-cu13', 'torch',
-                 'numpy'):
+    for name in ('onnxruntime', 'onnxruntime-gpu', 'openvino', 'tensorrt', 'tensorrt-rtx-cu13',
+                 'torch', 'numpy'):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -65,8 +65,8 @@ SPECS: tuple[Spec, ...] = (
     Spec('robot', 'unitree_g1', 'name of a robot description, or path of its YAML'),
     Spec(
         'backend',
-        'onnxruntime',
-        'runtime of the bundle: auto, onnxruntime[-cuda], tensorrt[-rtx] or torch',
+        'auto',
+        'runtime of the bundle: auto, openvino, onnxruntime[-cuda], tensorrt[-rtx] or torch',
     ),
     Spec('threads', 2, 'CPU threads of the runtime', span=(1, 64)),
     Spec(

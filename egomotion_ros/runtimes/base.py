@@ -24,7 +24,13 @@ _log = logging.getLogger(__name__)
 
 #: Backends that run on an NVIDIA GPU, fastest first, then those that run anywhere.
 GPU_BACKENDS = ('tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda')
-BACKENDS = (*GPU_BACKENDS, 'onnxruntime', 'torch')
+BACKENDS = (*GPU_BACKENDS, 'openvino', 'onnxruntime', 'torch')
+#: Those that are used on a device only once they answered there as ONNX Runtime does.
+PROVEN_BACKENDS = (*GPU_BACKENDS, 'openvino')
+
+
+class AbsentError(RuntimeError):
+    """What a backend needs, a device or an optional package, is not here; nothing is broken."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,10 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     """
     Open one of :data:`BACKENDS` on a bundle, or with ``'auto'`` the first that runs here.
 
-    A GPU backend is compared with ONNX Runtime at its first load on a device and refused when it
-    answers otherwise.  With ``'auto'`` the reasons against the backends before the one that runs
-    are logged and stand in ``fallback_reason``.
+    One of :data:`PROVEN_BACKENDS` is compared with ONNX Runtime at its first load on a device and
+    refused when it answers otherwise.  With ``'auto'`` the reasons against the backends before
+    the one that runs are logged, as a warning unless all that is missing is a device or an
+    optional package, and stand in ``fallback_reason``.
 
     Raises ValueError for another name, fewer than one thread or a bundle that cannot be read
     (with ``'auto'``: by any of them), RuntimeError when the backend cannot run here, OSError when
@@ -115,7 +122,7 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
         except ImportError as error:
             raise RuntimeError(f'ONNX Runtime cannot be loaded: {error}') from None
         return OrtRuntime(bundle.graphs, threads)
-    if backend in GPU_BACKENDS:
+    if backend in PROVEN_BACKENDS:
         from egomotion_ros.runtimes.proof import open_proven
         return open_proven(backend, bundle, threads)
     if backend == 'torch':
@@ -129,7 +136,8 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
 
 def _open_first(bundle: Bundle, threads: int) -> Runtime:
     from egomotion_ros.runtimes.gpu import probe_gpu
-    reasons = []
+    reasons: list[str] = []
+    level = logging.INFO
     kind: type[Exception] = RuntimeError
     waiting = list(BACKENDS)
     try:
@@ -137,16 +145,23 @@ def _open_first(bundle: Bundle, threads: int) -> Runtime:
     except RuntimeError as error:
         waiting = [name for name in BACKENDS if name not in GPU_BACKENDS]
         reasons.append(f'{", ".join(GPU_BACKENDS)}: {error}')
+        level = _gravity(error, level)
     for name in waiting:
         try:
             runtime = open_runtime(name, bundle, threads)
         except (RuntimeError, OSError, ValueError) as error:
             # A session that does not open, a cache that cannot be written: the next may run.
             reasons.append(f'{name}: {error}')
+            level = _gravity(error, level)
             kind = ValueError if isinstance(error, ValueError) else kind
             continue
         runtime.fallback_reason = '; '.join(reasons)
         if reasons:
-            _log.warning('the models run on %s because of %s', name, runtime.fallback_reason)
+            _log.log(level, 'the models run on %s because of %s', name, runtime.fallback_reason)
         return runtime
     raise kind('no backend runs here: ' + '; '.join(reasons))
+
+
+def _gravity(error: Exception, level: int) -> int:
+    """Level of the log once ``error`` is among the reasons."""
+    return level if isinstance(error, AbsentError) else logging.WARNING

@@ -20,6 +20,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from egomotion_ros.runtimes.base import AbsentError
+
 #: Backend -> Python module.
 MODULES = {'tensorrt': 'tensorrt', 'tensorrt-rtx': 'tensorrt_rtx'}
 _PACKAGES = {'tensorrt': 'use the one of your JetPack or CUDA, or pip install tensorrt',
@@ -38,15 +40,15 @@ def import_tensorrt(backend: str) -> ModuleType:
     """
     Return the module of ``'tensorrt'`` or ``'tensorrt-rtx'``.
 
-    Raises ValueError for another name, RuntimeError when it is not installed.
+    Raises ValueError for another name, AbsentError when it is not installed.
     """
     if backend not in MODULES:
         raise ValueError(f'backend {backend!r}, expected {" or ".join(MODULES)}')
     try:
         return import_module(MODULES[backend])
     except (ImportError, OSError) as error:
-        raise RuntimeError(f'{backend} is not installed ({error}); '
-                           f'{_PACKAGES[backend]}') from None
+        raise AbsentError(f'{backend} is not installed ({error}); '
+                          f'{_PACKAGES[backend]}') from None
 
 
 def build_engine(trt: ModuleType, graph: Path | bytes, *, label: str = '', timing: bytes = b'',

@@ -14,26 +14,38 @@ import json
 import subprocess
 import sys
 
-_PROBE = """
-import ctypes, json
-cuda = ctypes.CDLL('libcuda.so.1')
+from egomotion_ros.runtimes.base import AbsentError
+
+#: Exit status of the probe where there is no driver or device, and CUDA's word for the latter.
+_ABSENT, _NO_DEVICE = 3, 100
+_PROBE = f"""
+import ctypes, json, sys
+def absent(reason):
+    print(reason, file=sys.stderr)
+    sys.exit({_ABSENT})
+try:
+    cuda = ctypes.CDLL('libcuda.so.1')
+except OSError as error:
+    absent(error)
 def call(name, *args):
     code = getattr(cuda, name)(*args)
+    if code == {_NO_DEVICE}:
+        absent('no device')
     if code:
-        raise SystemExit(f'{name} answered {code}')
+        raise SystemExit(f'{{name}} answered {{code}}')
 def number(name, *args):
     value = ctypes.c_int()
     call(name, ctypes.byref(value), *args)
     return value.value
 call('cuInit', 0)
 if not number('cuDeviceGetCount'):
-    raise SystemExit('no device')
+    absent('no device')
 device = number('cuDeviceGet', 0)
 name = ctypes.create_string_buffer(256)
 call('cuDeviceGetName', name, 256, device)
-print(json.dumps({'name': name.value.decode(), 'driver': number('cuDriverGetVersion'),
+print(json.dumps({{'name': name.value.decode(), 'driver': number('cuDriverGetVersion'),
                   'major': number('cuDeviceGetAttribute', 75, device),
-                  'minor': number('cuDeviceGetAttribute', 76, device)}))
+                  'minor': number('cuDeviceGetAttribute', 76, device)}}))
 """
 
 
@@ -45,6 +57,11 @@ class Gpu:
     sm: int
     driver: int
 
+    @property
+    def key(self) -> str:
+        """All that a verdict depends on."""
+        return f'{self.name} {self.sm} {self.driver}'
+
 
 #: Stands for the missing GPU where an engine is only built, not run.
 NO_GPU = Gpu('none', 0, 0)
@@ -54,7 +71,8 @@ def probe_gpu() -> Gpu:
     """
     Ask the driver for the first GPU, in a process of its own: a broken driver can crash.
 
-    Raises RuntimeError with the reason when there is none.
+    Raises AbsentError when there is no driver or no device, RuntimeError with the reason when
+    there is one that does not answer.
     """
     try:
         done = subprocess.run([sys.executable, '-c', _PROBE], capture_output=True, text=True,
@@ -63,6 +81,7 @@ def probe_gpu() -> Gpu:
         raise RuntimeError('the NVIDIA driver does not answer') from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']
-        raise RuntimeError(f'no usable NVIDIA GPU: {lines[-1]}')
+        kind = AbsentError if done.returncode == _ABSENT else RuntimeError
+        raise kind(f'no usable NVIDIA GPU: {lines[-1]}')
     found = json.loads(done.stdout)
     return Gpu(found['name'], 10 * found['major'] + found['minor'], found['driver'])

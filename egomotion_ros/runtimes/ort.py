@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from egomotion_ros.bundle import GraphSpec
-from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.runtimes.base import AbsentError, Runtime
 
 #: Execution providers by their names in ONNX Runtime.
 CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
@@ -67,10 +67,10 @@ class OrtRuntime(Runtime):
 
 
 def ort_version() -> str:
-    """Version of ONNX Runtime; RuntimeError when this build has no CUDA."""
+    """Version of ONNX Runtime; AbsentError when this build has no CUDA."""
     if CUDA not in onnxruntime.get_available_providers():
-        raise RuntimeError(f'ONNX Runtime {onnxruntime.__version__} here has no {CUDA}; '
-                           'pip install onnxruntime-gpu')
+        raise AbsentError(f'ONNX Runtime {onnxruntime.__version__} here has no {CUDA}; '
+                          'pip install onnxruntime-gpu')
     return str(onnxruntime.__version__)
 
 

@@ -1,11 +1,12 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-A GPU backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
+A backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
 
+That goes for every GPU backend and for OpenVINO, whose kernels follow the CPU's instruction sets.
 The verdict (which graphs may run in float16, or that it is refused) is kept beside the engines,
-for this bundle, library, GPU, driver and these very engines; another of any of them, also a
-rebuilt one, is proven anew.
+for this bundle, library, device (with the driver of a GPU) and these very engines; another of any
+of them, also a rebuilt one, is proven anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.runtimes.cpu import Cpu, probe_cpu
 from egomotion_ros.runtimes.engine_cache import EngineCache
 from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
 from egomotion_ros.runtimes.ort import CUDA, OrtRuntime, ort_version
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from egomotion_ros.runtimes.parity import ParityReport
 
 _log = logging.getLogger(__name__)
+Device = Gpu | Cpu
 #: Prompts compared when a robot starts; `egomotion verify` compares more.
 FIRST_LOAD_CASES = 4
 
@@ -82,16 +85,16 @@ def settle(bundle: Bundle, reference: Runtime, make: Callable[[tuple[str, ...]],
         graphs = tuple(name for name in graphs if name != worst)
 
 
-def note_name(bundle: Bundle, backend: str, version: str, gpu: Gpu) -> str:
+def note_name(bundle: Bundle, backend: str, version: str, device: Device) -> str:
     """Name of the verdict on a backend of this version on this device."""
-    parts = f'{bundle.hash} {backend} {version} {gpu.name} {gpu.sm} {gpu.driver}'
+    parts = f'{bundle.hash} {backend} {version} {device.key}'
     return f'verdict-{hashlib.sha256(parts.encode()).hexdigest()[:32]}'
 
 
 def verdict(cache: EngineCache, bundle: Bundle, backend: str, version: str,
-            gpu: Gpu) -> Verdict | None:
+            device: Device) -> Verdict | None:
     """Return the verdict on a backend; ``None`` when it was never proven."""
-    note = cache.read_note(note_name(bundle, backend, version, gpu))
+    note = cache.read_note(note_name(bundle, backend, version, device))
     half, engines = note.get('float16'), note.get('engines')
     if type(note.get('passed')) is not bool or not isinstance(half, list) \
             or not isinstance(engines, dict):
@@ -100,32 +103,33 @@ def verdict(cache: EngineCache, bundle: Bundle, backend: str, version: str,
                    engines)
 
 
-def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, gpu: Gpu,
+def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, device: Device,
              half: tuple[str, ...], report: ParityReport, engines: Mapping[str, str]) -> None:
     """Keep a verdict on ``engines``, the ``engine_hashes`` of the runtime that was compared."""
-    cache.write_note(note_name(bundle, backend, version, gpu), {
+    cache.write_note(note_name(bundle, backend, version, device), {
         'passed': passed(report), 'float16': list(half), 'engines': dict(engines),
         'parity': report.as_dict()})
 
 
 def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
     """
-    Open ``'tensorrt'``, ``'tensorrt-rtx'`` or ``'onnxruntime-cuda'``, proven on this device.
+    Open one of ``PROVEN_BACKENDS``, proven on this device.
 
-    Float16 is used where ``egomotion verify`` found it good; a first load proves float32.
-    Engines other than those that were proven (rebuilt, or after damage an older one) are proven
-    before they are used.  Raises RuntimeError when it cannot run here, or answers otherwise than
-    the CPU; ValueError for fewer than one thread or a bundle that cannot be read; OSError when
-    the cache cannot be written.
+    Float16 is used on a GPU where ``egomotion verify`` found it good; a first load proves
+    float32.  Engines other than those that were proven (rebuilt, or after damage an older one)
+    are proven before they are used.  Raises RuntimeError when it cannot run here, or answers
+    otherwise than ONNX Runtime on the CPU; ValueError for fewer than one thread or a bundle that
+    cannot be read; OSError when the cache of a GPU backend cannot be written.
     """
-    gpu, cache = probe_gpu(), EngineCache()
+    device, cache = probe_device(backend), EngineCache()
     version = backend_version(backend)
-    known = verdict(cache, bundle, backend, version, gpu)
+    known = verdict(cache, bundle, backend, version, device)
     if known is not None and not known.passed:
-        raise RuntimeError(f'{backend} {version} was refused on {gpu.name}: it answers otherwise '
-                           f'than the CPU; `egomotion verify --backend {backend}` tries again')
+        raise RuntimeError(f'{backend} {version} was refused on {device.name}: it answers '
+                           'otherwise than ONNX Runtime on the CPU; `egomotion verify --backend '
+                           f'{backend}` tries again')
     half = () if known is None else known.half
-    runtime = open_gpu(backend, bundle, half)
+    runtime = open_unproven(backend, bundle, half, threads)
     if known is not None and known.engines == dict(runtime.engine_hashes):
         return runtime
     try:
@@ -134,7 +138,14 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
             report = compare(bundle, reference, runtime, FIRST_LOAD_CASES, progress=False)
         finally:
             reference.close()
-        remember(cache, bundle, backend, version, gpu, half, report, runtime.engine_hashes)
+        try:
+            remember(cache, bundle, backend, version, device, half, report,
+                     runtime.engine_hashes)
+        except OSError as error:
+            # A CPU has no engines to lose: it can be proven at every start.
+            if not isinstance(device, Cpu):
+                raise
+            _log.warning('%s is proven again at the next start: %s', backend, error)
     except BaseException:
         # No verdict: the engines may be good, and stay.
         runtime.close()
@@ -142,13 +153,21 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
     try:
         report.require()
     except ValueError as error:
-        refuse(cache, bundle, runtime, backend, version, gpu)
-        raise RuntimeError(f'{backend} {version} is refused on {gpu.name}: {error}') from None
+        refuse(cache, bundle, runtime, backend, version, device)
+        raise RuntimeError(f'{backend} {version} is refused on {device.name}: {error}') from None
     return runtime
 
 
-def open_gpu(backend: str, bundle: Bundle, half: tuple[str, ...]) -> Runtime:
-    """Open a GPU backend unproven; RuntimeError when it cannot run here."""
+def probe_device(backend: str) -> Device:
+    """Return the device a backend would run on; RuntimeError when there is none."""
+    return probe_cpu() if backend == 'openvino' else probe_gpu()
+
+
+def open_unproven(backend: str, bundle: Bundle, half: tuple[str, ...], threads: int) -> Runtime:
+    """Open one of ``PROVEN_BACKENDS`` unproven; RuntimeError when it cannot run here."""
+    if backend == 'openvino':
+        from egomotion_ros.runtimes.openvino import OpenVinoRuntime
+        return OpenVinoRuntime(bundle.graphs, threads)
     if backend == 'onnxruntime-cuda':
         return OrtRuntime(bundle.graphs, provider=CUDA)
     from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
@@ -156,7 +175,10 @@ def open_gpu(backend: str, bundle: Bundle, half: tuple[str, ...]) -> Runtime:
 
 
 def backend_version(backend: str) -> str:
-    """Version of a GPU backend's library; RuntimeError when it is not installed."""
+    """Version of the library of a backend; AbsentError when it is not installed."""
+    if backend == 'openvino':
+        from egomotion_ros.runtimes.openvino import openvino_version
+        return openvino_version()
     if backend == 'onnxruntime-cuda':
         return ort_version()
     from egomotion_ros.runtimes.engine_build import import_tensorrt
@@ -164,13 +186,13 @@ def backend_version(backend: str) -> str:
 
 
 def refuse(cache: EngineCache, bundle: Bundle, runtime: Runtime, backend: str, version: str,
-           gpu: Gpu) -> None:
+           device: Device) -> None:
     """
-    Close a runtime that answers wrongly and drop its engines from the cache.
+    Close a runtime that answers wrongly and drop its engines, if it has any, from the cache.
 
     Where engines from before a rebuild take their place, the next load proves those.
     """
     from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
     runtime.close()
     if isinstance(runtime, TensorRtRuntime) and runtime.refuse(bundle):
-        cache.write_note(note_name(bundle, backend, version, gpu), {})
+        cache.write_note(note_name(bundle, backend, version, device), {})

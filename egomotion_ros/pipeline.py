@@ -21,7 +21,12 @@ from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime, open_runtime
-from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import (
+    PromptMemory,
+    TimeMemory,
+    decode_primitives,
+    sample_latents,
+)
 from egomotion_ros.text import TextEncoder, clean_instruction
 from egomotion_ros.types import (
     CameraIntrinsics,
@@ -64,7 +69,7 @@ class EgoMotionPipeline:
         self.joint_names: tuple[str, ...] = tuple(self.robot.joint_names)
         self.scale = float(self.robot.scale)
         self._runtime = runtime
-        self._memory = PromptMemory()
+        self._memory, self._times = PromptMemory(), TimeMemory()
         self._retargeter = retargeter
         self._text = TextEncoder.open(bundle.text_path, bundle.text_length)
         if self._text.size != bundle.text_size:
@@ -94,10 +99,12 @@ class EgoMotionPipeline:
         for name, arrays in blank.items():
             self._runtime.run(name, **arrays)
         # The loops hand arrays from graph to graph, which a device sets up apart.
-        decoded = decode_primitives(self._runtime, bundle, seed=0, **{
-            name: array[0] for name, array in blank['prefill'].items()})
+        prompt = {name: blank['prefill'][name][0] for name in ('text', 'text_mask', 'camera')}
+        decoded = decode_primitives(self._runtime, bundle, blank['vision']['image'][0], seed=0,
+                                    **prompt)
         sample_latents(self._runtime, bundle, decoded.states, decoded.mask,
-                       np.zeros((0, bundle.channels), np.float32), 0, 1, bundle.guidance)
+                       np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
+                       bundle.guidance, self._times)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """
@@ -149,7 +156,8 @@ class EgoMotionPipeline:
         self._check_primitives(primitives)
         known = self._encode_prefix(prefix)
         latents = sample_latents(self._runtime, self.bundle, primitives.states,
-                                 primitives.states_mask, known, seed, steps, guidance)
+                                 primitives.states_mask, known, seed, steps, guidance,
+                                 self._times)
         features = self._runtime.run('decode_motion', latents=latents[None])['features'][0]
         features = features[:self.bundle.frames]
         check_plausible(features, self.bundle.fps)

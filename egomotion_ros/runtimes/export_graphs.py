@@ -1,7 +1,9 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The graphs of a bundle as torch modules: what is exported, and what eager torch runs.
+The graphs of a bundle as torch modules: what eager torch runs, and what the graphs are held to.
+
+Most are exported as they are; :mod:`egomotion_ros.runtimes.export_lean` rewrites the others.
 
 Shapes are static and the batch is one.  Each module's ``forward`` takes the graph's inputs in
 the order of ``inputs`` and returns its outputs in the order of ``outputs``.  Numbers go in and

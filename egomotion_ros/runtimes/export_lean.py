@@ -1,7 +1,7 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The two graphs a plan runs most often, written so that few operators are left between the products.
+The transformers' graphs, written so that few operators are left between the products.
 
 Same weights, same answers (the parity gate compares with the plain modules): projections of the
 same rows are one product, scales that meet in a product are one scale, rows stay two-dimensional,
@@ -54,6 +54,29 @@ def _turned(*weights: Tensor) -> nn.Buffer:
                      persistent=False)
 
 
+class Turn:
+    """Rotary embedding of heads (H, M, depth), whose rows stand at ``cos``, ``sin`` (M, depth)."""
+
+    def __init__(self, cos: Tensor, sin: Tensor) -> None:
+        half = cos.shape[-1] // 2
+        self.half, self.single = half, len(cos) == 1
+        # The half that is turned in comes first with the other sign.
+        sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
+        if self.single:
+            # All heads of one row turn alike: one product instead of six operators a layer.
+            eye = torch.eye(2 * half, dtype=cos.dtype)
+            self.matrix = eye * cos + eye.roll(half, 0) * sin
+        else:
+            self.cos, self.sin = cos, sin
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn queries and keys together."""
+        if self.single:
+            return x @ self.matrix
+        swapped = torch.cat([x[..., self.half:], x[..., :self.half]], dim=-1)
+        return x * self.cos + swapped * self.sin
+
+
 class LeanLayer(nn.Module):
     """One layer of a plain Llama; ``forward`` works on rows (M, width)."""
 
@@ -102,30 +125,6 @@ class LeanLayer(nn.Module):
         x = x + y.reshape(rows, -1) @ self.out
         y = _norm(x, self.norms[1].weight, self.norms[1].variance_epsilon)
         return x + (F.silu(y @ self.gate) * (y @ self.up)) @ self.down, key, value
-
-
-class Turn(nn.Module):
-    """Rotary embedding of heads (H, M, depth), whose rows stand at ``cos``, ``sin`` (M, depth)."""
-
-    def __init__(self, cos: Tensor, sin: Tensor) -> None:
-        super().__init__()
-        half = cos.shape[-1] // 2
-        self.half, self.single = half, len(cos) == 1
-        # The half that is turned in comes first with the other sign.
-        sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
-        if self.single:
-            # All heads of one row turn alike: one product instead of six operators a layer.
-            eye = torch.eye(2 * half, dtype=cos.dtype)
-            self.matrix = eye * cos + eye.roll(half, 0) * sin
-        else:
-            self.cos, self.sin = cos, sin
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn queries and keys together."""
-        if self.single:
-            return x @ self.matrix
-        swapped = torch.cat([x[..., self.half:], x[..., :self.half]], dim=-1)
-        return x * self.cos + swapped * self.sin
 
 
 class LeanLayers(nn.Module):

@@ -28,17 +28,17 @@ from typing import Any
 from egomotion_ros.types import CameraIntrinsics
 
 #: Version of the bundle format; a reader refuses every other one.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = 'manifest.json'
 #: The graphs a bundle must hold, in the order the pipeline runs them.
-GRAPHS = ('prefill', 'decode', 'condition', 'step', 'encode', 'decode_motion')
+GRAPHS = ('vision', 'prefill', 'decode', 'condition', 'time', 'step', 'encode', 'decode_motion')
 #: Graphs of parallel decoding, which a bundle holds when its reasoner was trained for it.
 PARALLEL_GRAPHS = ('query', 'refine')
 #: What a node that does one half of the work needs of them, by its parameter ``stages``.
 STAGE_GRAPHS = {
     'all': (*GRAPHS, *PARALLEL_GRAPHS),
-    'reason': ('prefill', 'decode', *PARALLEL_GRAPHS),
-    'generate': ('condition', 'step', 'encode', 'decode_motion'),
+    'reason': ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS),
+    'generate': ('condition', 'time', 'step', 'encode', 'decode_motion'),
 }
 #: How a runtime decodes the primitives of a bundle.
 DECODERS = ('autoregressive', 'parallel')
@@ -106,8 +106,8 @@ class Bundle:
     graphs: dict[str, GraphSpec]
     text_path: Path
     weights_path: Path
-    decoder: str = 'autoregressive'
-    refinements: int = 0
+    decoder: str
+    refinements: int
 
     @staticmethod
     def open(directory: str | Path | None = None) -> Bundle:
@@ -142,8 +142,7 @@ class Bundle:
                 _tensors(section, 'outputs'))
         camera, motion = top.section('camera'), top.section('motion')
         codes, generator = top.section('primitives'), top.section('generator')
-        # A manifest from before parallel decoding says nothing about it.
-        decoder = codes.get('decoder', str) if 'decoder' in codes.data else DECODERS[0]
+        decoder = codes.get('decoder', str)
         if decoder not in (DECODERS if parallel else DECODERS[:1]):
             raise ValueError(f'{directory}: decoder {decoder!r}, expected one of '
                              f'{", ".join(DECODERS)}, with its graphs')
@@ -164,8 +163,7 @@ class Bundle:
             guidance=generator.real('guidance', 0.0, 20.0),
             temperature=codes.real('temperature', 0.0, 10.0), graphs=graphs,
             text_path=paths['text'], weights_path=paths['weights'], decoder=decoder,
-            refinements=(codes.integer('refinements', 0, 100)
-                         if 'refinements' in codes.data else 0))
+            refinements=codes.integer('refinements', 0, 100))
         bundle._check_fit()
         return bundle
 
@@ -182,10 +180,13 @@ class Bundle:
         padded = (1, self.windows * self.window, self.features)
         context = self._shape('condition', 'context')
         context_mask = self._shape('condition', 'context_mask')
+        features, modulation = self._shape('vision', 'features'), self._shape('time', 'modulation')
         cache = (layers, 2, heads, rows, depth)
         expected = {
-            'prefill': {'image': (1, self.camera.height, self.camera.width, 3),
-                        'text': (1, self.text_length), 'text_mask': (1, self.text_length),
+            'vision': {'image': (1, self.camera.height, self.camera.width, 3),
+                       'features': features},
+            'prefill': {'features': features, 'text': (1, self.text_length),
+                        'text_mask': (1, self.text_length),
                         'camera': (1, 3), 'states': (1, prompt, width), 'mask': (1, prompt),
                         'cache': cache, 'logits': (1, self.codebook)},
             'decode': {'token': (1,), 'index': (1,), 'cache': cache, 'mask': (1, rows),
@@ -194,8 +195,9 @@ class Bundle:
                        'residual': (1, self.levels - 1, self.codebook)},
             'condition': {'states': (1, rows, width), 'mask': (1, rows), 'context': context,
                           'context_mask': context_mask},
-            'step': {'x': latent, 't': (1,), 'dt': (1,), 'guidance': (1,), 'context': context,
-                     'context_mask': context_mask, 'known': latent,
+            'time': {'t': (1,), 'modulation': modulation},
+            'step': {'x': latent, 'modulation': modulation, 'dt': (1,), 'guidance': (1,),
+                     'context': context, 'context_mask': context_mask, 'known': latent,
                      'known_mask': (1, self.windows), 'x_next': latent},
             'encode': {'features': padded, 'latents': latent},
             'decode_motion': {'latents': latent, 'features': padded},

@@ -23,7 +23,12 @@ from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
 from egomotion_ros.bundle import STAGE_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import GPU_BACKENDS, Runtime, open_runtime
-from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import (
+    PromptMemory,
+    TimeMemory,
+    decode_primitives,
+    sample_latents,
+)
 from egomotion_ros.text import TextEncoder, clean_instruction
 from egomotion_ros.types import (
     CameraIntrinsics,
@@ -66,7 +71,7 @@ class EgoMotionPipeline:
         self.joint_names: tuple[str, ...] = tuple(self.robot.joint_names)
         self.scale = float(self.robot.scale)
         self._runtime = runtime
-        self._memory = PromptMemory()
+        self._memory, self._times = PromptMemory(), TimeMemory()
         self._retargeter = retargeter
         self._text = TextEncoder.open(bundle.text_path, bundle.text_length)
         if self._text.size != bundle.text_size:
@@ -105,12 +110,13 @@ class EgoMotionPipeline:
             self._runtime.run(name, **arrays)
         # The loops hand arrays from graph to graph, which a device sets up apart.
         if 'prefill' in blank:
-            decode_primitives(self._runtime, bundle, seed=0, **{
-                name: array[0] for name, array in blank['prefill'].items()})
+            prompt = {name: blank['prefill'][name][0] for name in ('text', 'text_mask', 'camera')}
+            decode_primitives(self._runtime, bundle, blank['vision']['image'][0], seed=0, **prompt)
         if 'condition' in blank:
             states, mask = (blank['condition'][name][0] for name in ('states', 'mask'))
             sample_latents(self._runtime, bundle, states, mask,
-                           np.zeros((0, bundle.channels), np.float32), 0, 1, bundle.guidance)
+                           np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
+                           bundle.guidance, self._times)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """
@@ -162,7 +168,8 @@ class EgoMotionPipeline:
         self.check_primitives(primitives)
         known = self._encode_prefix(prefix)
         latents = sample_latents(self._runtime, self.bundle, primitives.states,
-                                 primitives.states_mask, known, seed, steps, guidance)
+                                 primitives.states_mask, known, seed, steps, guidance,
+                                 self._times)
         features = self._runtime.run('decode_motion', latents=latents[None])['features'][0]
         features = features[:self.bundle.frames]
         check_plausible(features, self.bundle.fps)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export writes a bundle that answers as torch does, or nothing; verify and bench work on it."""
 
+from collections import Counter
 from dataclasses import replace
 import json
 from pathlib import Path
@@ -18,7 +19,9 @@ from egomotion_ros.cli import main
 from egomotion_ros.models.checkpoints import save_model
 from egomotion_ros.runtimes.export import Models, export_bundle, write_graphs
 from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
+from egomotion_ros.runtimes.export_lean import lean_graphs
 from egomotion_ros.runtimes.export_lint import lint
+from egomotion_ros.runtimes.ort import OrtRuntime, session_options
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport, check_parity
 from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
 from egomotion_ros.text import TextEncoder
@@ -174,11 +177,6 @@ def test_the_manifest_says_how_primitives_are_decoded(tiny_bundle: Path, tmp_pat
     write_manifest(tmp_path / 'd', manifest)
     with pytest.raises(ValueError, match='with its graphs'):
         Bundle.open(tmp_path / 'd')
-    # An older manifest says nothing, and means one code a step.
-    for key in ('decoder', 'refinements'):
-        del manifest['primitives'][key]
-    write_manifest(tmp_path / 'd', manifest)
-    assert Bundle.open(tmp_path / 'd').decoder == 'autoregressive'
 
 
 def test_parity_notices_a_wrong_graph(tiny_bundle: Path) -> None:
@@ -195,6 +193,41 @@ def test_parity_notices_a_wrong_graph(tiny_bundle: Path) -> None:
     assert report.graphs['prefill'].max_abs == 0.0
     with pytest.raises(ValueError, match='step: max abs'):
         report.require()
+
+
+def test_lean_graphs_answer_as_the_plain_modules_do() -> None:
+    models = tiny_models(layers=3)
+    with torch.no_grad():
+        for parameter in models.generator.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    plain = graph_modules(models.reasoner, models.generator, models.autoencoder, 128)
+    lean = lean_graphs(plain)
+    changed = {name for name in plain if lean[name] is not plain[name]}
+    assert changed == {'prefill', 'decode', 'step'}
+    cache = torch.randn(plain['decode'].cache)
+    inputs = {name: plain[name].example() for name in changed}
+    inputs['decode'] = (torch.tensor([3]), torch.tensor([5]), cache, inputs['decode'][3])
+    with torch.inference_mode():
+        for name in changed:
+            expected, found = (graphs[name](*inputs[name]) for graphs in (plain, lean))
+            if name == 'step':
+                moved = (expected - inputs[name][0]).abs().max()
+                assert moved > 0.01
+                expected, found = (expected,), (found,)
+            for left, right in zip(expected, found, strict=True):
+                torch.testing.assert_close(right, left, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['prefill', 'decode', 'step'])
+def test_every_norm_is_one_operator_of_onnx_runtime(tiny_bundle: Path, tmp_path: Path,
+                                                    name: str) -> None:
+    path = tmp_path / 'optimised.onnx'
+    options = session_options(1)
+    options.optimized_model_filepath = str(path)
+    OrtRuntime({name: Bundle.open(tiny_bundle).graphs[name]}, options=options).close()
+    made = Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
+    assert made['SimplifiedLayerNormalization'] > 0
+    assert made['ReduceMean'] == made['Pow'] == 0
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:

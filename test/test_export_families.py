@@ -14,6 +14,7 @@ import torch
 
 from egomotion_ros.runtimes.export import write_graphs
 from egomotion_ros.runtimes.export_graphs import reasoner_graphs
+from egomotion_ros.runtimes.export_lean import lean_graphs
 from egomotion_ros.runtimes.flavours import half_precision
 from egomotion_ros.runtimes.loops import decode_primitives
 from egomotion_ros.runtimes.ort import OrtRuntime
@@ -26,7 +27,7 @@ LAYER = 1
 @pytest.fixture(scope='module', params=FAMILIES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
              ) -> SimpleNamespace:
-    """A family's tiny reasoner, one layer of three, and its four graphs on disk."""
+    """A family's tiny reasoner, one layer of three, and its five graphs on disk."""
     reasoner = tiny_reasoner(request.param, LAYER, decoder='both')
     if request.param == 'paligemma2':
         # Scores of a tiny model are small: larger ones, and a lower cap, let them meet.
@@ -35,7 +36,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         with torch.no_grad():
             attention.q_proj.weight.mul_(60.0)
     folder = tmp_path_factory.mktemp(request.param)
-    graphs = reasoner_graphs(reasoner, IMAGE)
+    graphs = lean_graphs(reasoner_graphs(reasoner, IMAGE))
     write_graphs(graphs, folder, progress=False)
     specs = {name: graph_spec(name, graph, folder / f'{name}.onnx')
              for name, graph in graphs.items()}
@@ -117,5 +118,6 @@ def test_every_graph_builds_with_tensorrt(exported: SimpleNamespace) -> None:
         path = exported.folder / f'{name}.onnx'
         assert len(build_engine(trt, path).engine) > 10_000, name
     for kind in ('float16', 'bfloat16'):
-        proto = half_precision(exported.folder / 'prefill.onnx', kind)
-        assert len(build_engine(trt, proto.SerializeToString()).engine) > 10_000, kind
+        for name in ('vision', 'prefill'):
+            proto = half_precision(exported.folder / f'{name}.onnx', kind)
+            assert len(build_engine(trt, proto.SerializeToString()).engine) > 10_000, (name, kind)

@@ -97,8 +97,8 @@ def test_refuses_arrays_that_do_not_fit(runtime, change: dict[str, np.ndarray],
 
 
 def test_refuses_unknown_graphs_backends_and_threads(runtime, bundle: Bundle) -> None:
-    with pytest.raises(ValueError, match="no graph 'vision'"):
-        runtime.run('vision')
+    with pytest.raises(ValueError, match="no graph 'hearing'"):
+        runtime.run('hearing')
     with pytest.raises(ValueError, match="backend 'tvm'"):
         open_runtime('tvm', bundle)
     with pytest.raises(ValueError, match='at least 1'):

@@ -63,7 +63,7 @@ def test_large_graphs_of_both_decoders_are_tried_in_float16(bundle: Bundle) -> N
     graphs = {**bundle.graphs, 'query': bundle.graphs['decode'],
               'refine': bundle.graphs['decode']}
     assert set(half_graphs(dataclasses.replace(bundle, graphs=graphs))) == (
-        set(graphs) - {'encode', 'decode_motion'})
+        set(graphs) - {'time', 'encode', 'decode_motion'})
     one = {name: graphs[name] for name in GRAPHS}
     assert set(half_graphs(dataclasses.replace(bundle, graphs=one))) <= set(GRAPHS)
 

@@ -23,7 +23,12 @@ from egomotion_ros.bundle import Bundle, GraphSpec, TensorSpec
 from egomotion_ros.runtimes.base import Held
 from egomotion_ros.runtimes.buffers import ALIASES, ALIGNMENT, plan_buffers, tensor_bytes
 from egomotion_ros.runtimes.cuda import Cuda
-from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import (
+    PromptMemory,
+    TimeMemory,
+    decode_primitives,
+    sample_latents,
+)
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.tensorrt import EngineRunner
 
@@ -186,7 +191,7 @@ def test_steady_state_allocates_nothing_and_launches_captured_graphs(runner: Eng
     assert log.count('allocate') == 2
     del log[:]
     decode(runner, bundle, 2)
-    assert log == ['launch'] * (1 + bundle.windows)
+    assert log == ['launch'] * (2 + bundle.windows)
 
 
 def test_what_is_handed_on_never_leaves_the_device(runner: EngineRunner, bundle: Bundle) -> None:
@@ -208,10 +213,54 @@ def test_a_prompt_that_stands_is_read_once_on_every_runtime(runner: EngineRunner
         memory = PromptMemory()
         first, again, other, back = (decode(runtime, bundle, seed, memory)
                                      for seed in (1, 1, 2, 1))
-        assert memory.hits == 1
+        assert (memory.pictures, memory.prompts) == (1, 1)
         assert np.array_equal(first.states, again.states)
         assert not np.array_equal(first.states, other.states)
         assert np.array_equal(first.states, back.states)
+
+
+def test_a_picture_that_stands_is_seen_once_whatever_is_asked(runner: EngineRunner,
+                                                              plain: OrtRuntime,
+                                                              bundle: Bundle) -> None:
+    random = np.random.default_rng(1)
+    picture, other = (random.integers(0, 256, (bundle.camera.height, bundle.camera.width, 3))
+                      .astype(np.uint8) for _ in range(2))
+    texts = [random.integers(0, bundle.text_size, bundle.text_length) for _ in range(2)]
+
+    def ask(runtime, image: np.ndarray, text: np.ndarray, memory: PromptMemory | None = None):
+        return decode_primitives(runtime, bundle, image, text, text < bundle.text_size,
+                                 np.array([1.5, 0.4, 0.0]), 0, memory).states
+
+    for runtime in (runner, plain):
+        memory = PromptMemory()
+        for image, text, known in ((picture, texts[0], (0, 0)), (picture, texts[1], (1, 0)),
+                                   (picture, texts[1], (2, 1)), (other, texts[1], (2, 1)),
+                                   (picture, texts[1], (2, 1))):
+            found = ask(runtime, image, text, memory)
+            assert (memory.pictures, memory.prompts) == known
+            assert np.array_equal(found, ask(plain, image, text))
+    # Another picture seen on this runtime takes the place of the one that was held.
+    ask(runner, picture, texts[0], memory := PromptMemory())
+    ask(runner, other, texts[0])
+    assert np.array_equal(ask(runner, picture, texts[1], memory), ask(plain, picture, texts[1]))
+    assert memory.pictures == 0
+
+
+def test_times_are_told_once_and_again_for_another_number_of_steps(runner: EngineRunner,
+                                                                   bundle: Bundle) -> None:
+    rows, width = bundle.graphs['condition'].inputs[0].shape[1:]
+    states, memory = np.ones((rows, width), np.float32), TimeMemory()
+
+    def sample(steps: int, memory: TimeMemory | None) -> np.ndarray:
+        return sample_latents(runner, bundle, states, np.ones(rows, bool),
+                              np.zeros((0, bundle.channels), np.float32), 1, steps, 1.5, memory)
+
+    asked = []
+    for steps in (3, 3, 2, 3):
+        before = runner.overwritten['time']
+        assert np.array_equal(sample(steps, memory), sample(steps, None))
+        asked.append(runner.overwritten['time'] - before - steps)
+    assert asked == [3, 0, 2, 3]
 
 
 def test_a_prompt_whose_cache_was_written_over_is_read_again(runner: EngineRunner,
@@ -221,10 +270,10 @@ def test_a_prompt_whose_cache_was_written_over_is_read_again(runner: EngineRunne
     runner.run('decode', **{item.name: np.ones(item.shape, item.dtype)
                             for item in bundle.graphs['decode'].inputs})
     assert np.array_equal(decode(runner, bundle, 1, memory).states, first.states)
-    assert memory.hits == 0
+    assert (memory.pictures, memory.prompts) == (1, 0)
     decode(runner, bundle, 2)
     assert np.array_equal(decode(runner, bundle, 1, memory).states, first.states)
-    assert memory.hits == 0
+    assert (memory.pictures, memory.prompts) == (1, 0)
 
 
 def test_graphs_are_freed_before_memory_and_the_stream_last(runner: EngineRunner,
@@ -232,7 +281,7 @@ def test_graphs_are_freed_before_memory_and_the_stream_last(runner: EngineRunner
     decode(runner, bundle, 1)
     del runner._cuda.log[:]
     runner.close()
-    assert runner._cuda.log == ['free graph'] * 2 + ['free'] * 2 + ['close']
+    assert runner._cuda.log == ['free graph'] * 3 + ['free'] * 2 + ['close']
     with pytest.raises(RuntimeError, match='closed'):
         decode(runner, bundle, 1)
 
@@ -266,7 +315,7 @@ def test_a_device_that_failed_is_let_go_of_completely(bundle: Bundle, plain: Ort
         decode(runner, bundle, 2)
     del device.log[:]
     runner.close()
-    assert device.log == ['free graph'] * 2 + ['free'] * 2 + ['close']
+    assert device.log == ['free graph'] * 3 + ['free'] * 2 + ['close']
     assert 'illegal address' in caplog.text
 
 

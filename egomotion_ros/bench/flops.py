@@ -77,25 +77,6 @@ def _node_flops(node: NodeProto, shapes: dict[str, Shape]) -> int:
     return 2 * prod(out if node.op_type == 'Conv' else left) * prod(right[1:])
 
 
-def image_part(model: ModelProto, image: str = 'image') -> ModelProto | None:
-    """
-    Cut out what depends on the input ``image`` and on no other: the vision encoder.
-
-    None where the graph has no such input or nothing but that part.
-    """
-    inputs = {value.name for value in model.graph.input}
-    if image not in inputs:
-        return None
-    seen: dict[str, frozenset[str]] = {name: frozenset([name]) for name in inputs}
-    chosen = []
-    for node in model.graph.node:
-        reach = frozenset().union(*(seen.get(name, frozenset()) for name in node.input))
-        seen.update(dict.fromkeys(node.output, reach))
-        if reach == {image}:
-            chosen.append(node)
-    return _cut(model, chosen) if 0 < len(chosen) < len(model.graph.node) else None
-
-
 def part_before(model: ModelProto, kept: Iterable[str]) -> list[NodeProto]:
     """Return the nodes that the outputs ``kept`` need."""
     wanted, nodes = set(kept), []

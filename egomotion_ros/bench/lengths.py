@@ -14,6 +14,7 @@ from egomotion_ros.bundle import Bundle, GraphSpec
 from egomotion_ros.models.checkpoints import build
 from egomotion_ros.runtimes.export import to_onnx
 from egomotion_ros.runtimes.export_graphs import DecodeMotion, Step
+from egomotion_ros.runtimes.export_lean import lean_graphs
 from egomotion_ros.runtimes.torch_runtime import graph_spec
 
 
@@ -37,7 +38,7 @@ def export_length(bundle: Bundle, windows: int, folder: Path) -> dict[str, Graph
                                             windows).eval()}
     folder.mkdir(parents=True)
     specs = {}
-    for name, graph in graphs.items():
+    for name, graph in lean_graphs(graphs).items():
         path = folder / f'{name}.onnx'
         with torch.inference_mode():
             onnx.save(to_onnx(graph), path)

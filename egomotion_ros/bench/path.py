@@ -152,7 +152,9 @@ def measure(runtime: Runtime, bundle: Bundle, robot: str, runs: int) -> PathTime
         image = images[n % len(images)]
         if messages is not None:
             pixels = clock('image message', messages.decode)
-            image = clock('rectification', lambda p=pixels: messages.rectify(p))
+            image = clock('rectification', lambda p=pixels: messages.rectify(p)).copy()
+            # The message is the same; a robot that moves never sees the same picture twice.
+            image[0, 0] = n % 256
         observation = Observation(image, _INSTRUCTIONS[n % len(_INSTRUCTIONS)], n,
                                   CameraPose(1.2, 0.5))
         with clock.around('around the reasoner', timed):
@@ -169,9 +171,10 @@ def measure(runtime: Runtime, bundle: Bundle, robot: str, runs: int) -> PathTime
             clock('motion messages', lambda plan=last: messages.build(plan))
         if n >= 0:
             rows.append(dict(clock.spent))
-    names = [name for name in _order(bundle) if name in rows[0]]
+    # A graph that no plan ran, as `time` after the first one, is no part of them.
+    names = [name for name in _order(bundle) if any(row.get(name) for row in rows)]
     return PathTimes({name: np.array([row[name] for row in rows]) for name in names},
-                     tuple(timed.specs), missing)
+                     tuple(name for name in names if name in timed.specs), missing)
 
 
 def _retarget(pipeline: EgoMotionPipeline, human: HumanMotion, joints: np.ndarray | None,
@@ -222,7 +225,8 @@ class _Clock:
 def _order(bundle: Bundle) -> list[str]:
     """All parts in the order a plan runs them."""
     graphs = list(bundle.graphs)
-    reasoner = [name for name in graphs if name in ('prefill', 'decode', *PARALLEL_GRAPHS)]
+    reasoner = [name for name in graphs
+                if name in ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS)]
     return ['image message', 'rectification', *reasoner, 'around the reasoner',
             *(name for name in graphs if name not in reasoner), 'around the generator',
             *RETARGETING[:2], FIRST_POINTS, RETARGETING[2], 'limit check', 'motion messages']

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from egomotion_ros.bench.cpu import part_action
-from egomotion_ros.bench.flops import count_flops, head_part, image_part, read_graph
+from egomotion_ros.bench.flops import count_flops, head_part, read_graph
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.timing import Timing, made_up_inputs, rounds
@@ -71,7 +71,7 @@ class Roofline:
 def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
             label: str = 'graphs') -> Roofline:
     """
-    Time every graph of a bundle, vision and heads cut out, and the roof, in turn.
+    Time every graph of a bundle, the heads cut out of ``decode``, and the roof, in turn.
 
     ``runtime`` runs on the CPU with ``threads`` threads.
     """
@@ -80,9 +80,10 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
         name: lambda name=name: runtime.run(name, **inputs[name]) for name in runtime.specs}
     flops = {name: count_flops(read_graph(bundle.graphs[name].path)) for name in runtime.specs}
     whole = dict.fromkeys(runtime.specs, '')
-    for name, graph, part in _parts(bundle):
-        actions[name], flops[name], whole[name] = (
-            part_action(part, threads, runtime.name), count_flops(part), graph)
+    heads = head_part(read_graph(bundle.graphs['decode'].path, weights=True), ('state', 'rows'))
+    if heads is not None:
+        actions['heads'] = part_action(heads, threads, runtime.name)
+        flops['heads'], whole['heads'] = count_flops(heads), 'decode'
     roof = matrix_product(_SIZE)
     actions[_ROOF] = part_action(roof, threads, runtime.name)
     spent = rounds(actions, runs, label)
@@ -93,19 +94,6 @@ def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int,
         costs.append(GraphCost(name, whole[name], count, Timing.of(spent[name]), speed,
                                speed / rate))
     return Roofline(rate, tuple(costs))
-
-
-def _parts(bundle: Bundle) -> list[tuple[str, str, ModelProto]]:
-    """Vision out of ``prefill`` and the heads out of ``decode``, where they can be told apart."""
-    found = []
-    for name, graph, cut in (
-            ('vision', 'prefill', image_part),
-            ('heads', 'decode', lambda model: head_part(model, ('state', 'rows')))):
-        if graph in bundle.graphs and name not in bundle.graphs:
-            part = cut(read_graph(bundle.graphs[graph].path, weights=True))
-            if part is not None:
-                found.append((name, graph, part))
-    return found
 
 
 def matrix_product(size: int) -> ModelProto:

@@ -20,7 +20,7 @@ import numpy as np
 from egomotion_ros.bench.cpu import CPU_BACKENDS, open_graphs
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.loops import sample_latents
+from egomotion_ros.runtimes.loops import TimeMemory, sample_latents
 from egomotion_ros.runtimes.timing import Timing, made_up_inputs, plan_actions, rounds
 
 _STEPS = (1, 2, 4, 8, 16, 32)
@@ -55,7 +55,8 @@ def primitive_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[]
     inputs = made_up_inputs(runtime)
 
     def decode(count: int) -> None:
-        runtime.run('prefill', **inputs['prefill'])
+        for name in ('vision', 'prefill'):
+            runtime.run(name, **inputs[name])
         for _ in range(count):
             runtime.run('decode', **inputs['decode'])
 
@@ -67,10 +68,11 @@ def step_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], obj
     """Sampling with n steps, condition and motion decoder included."""
     inputs = made_up_inputs(runtime)['condition']
     known = np.zeros((0, bundle.channels), np.float32)
+    times = {n: TimeMemory() for n in _STEPS}
 
     def generate(steps: int) -> None:
         latents = sample_latents(runtime, bundle, inputs['states'][0], inputs['mask'][0], known,
-                                 0, steps, bundle.guidance)
+                                 0, steps, bundle.guidance, times[steps])
         runtime.run('decode_motion', latents=latents[None])
 
     return {str(n): lambda n=n: generate(n) for n in _STEPS}

@@ -130,6 +130,23 @@ class MotionGenerator(nn.Module):
         """The states of the unconditional branch, shaped like ``states``."""
         return self.null_state.expand_as(states)
 
+    def modulation(self, t: Tensor) -> Tensor:
+        """What the blocks are told of the times ``t`` (B,) in [0, 1]: (B, 6, width)."""
+        frequency = torch.exp(torch.arange(128, device=t.device) * (-math.log(1e4) / 127))
+        angle = t[:, None] * 1000.0 * frequency
+        time = self.time(torch.cat([angle.cos(), angle.sin()], dim=-1))
+        return time.reshape(len(t), 6, -1)
+
+    def velocity(self, x: Tensor, time: Tensor, condition: tuple[Tensor, Tensor, Tensor],
+                 prefix: Tensor, known: Tensor) -> Tensor:
+        """Like :meth:`forward`, from the modulation ``time`` (B, 6, width) of the times."""
+        keys, values, bias = condition
+        x = torch.where(known[..., None] > 0.5, prefix, x)
+        y = self.inward(torch.cat([x, prefix, known[..., None]], dim=-1)) + self.position
+        for n, block in enumerate(self.blocks):
+            y = block(y, time, keys[n], values[n], bias)
+        return self.outward(self.norm_out(y))
+
     def forward(self, x: Tensor, t: Tensor, condition: tuple[Tensor, Tensor, Tensor],
                 prefix: Tensor, known: Tensor) -> Tensor:
         """
@@ -138,16 +155,7 @@ class MotionGenerator(nn.Module):
         ``prefix`` (B, 19, channels) holds the latents of known windows, ``known`` (B, 19) is 1
         where they are known; unknown rows of ``prefix`` must be zero.
         """
-        keys, values, bias = condition
-        x = torch.where(known[..., None] > 0.5, prefix, x)
-        y = self.inward(torch.cat([x, prefix, known[..., None]], dim=-1)) + self.position
-        frequency = torch.exp(torch.arange(128, device=x.device) * (-math.log(1e4) / 127))
-        angle = t[:, None] * 1000.0 * frequency
-        time = self.time(torch.cat([angle.cos(), angle.sin()], dim=-1))
-        time = time.reshape(x.shape[0], 6, -1)
-        for n, block in enumerate(self.blocks):
-            y = block(y, time, keys[n], values[n], bias)
-        return self.outward(self.norm_out(y))
+        return self.velocity(x, self.modulation(t), condition, prefix, known)
 
     def sample(self, noise: Tensor, states: Tensor, mask: Tensor, prefix: Tensor, known: Tensor,
                steps: int = 8, guidance: float = 1.0) -> Tensor:

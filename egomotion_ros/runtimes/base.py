@@ -47,14 +47,14 @@ class Runtime(ABC):
     Runs graphs.  ``name`` says which runtime it is, ``specs`` what each graph takes and gives.
 
     ``fallback_reason`` says why it is not a faster one (empty: it is the one that was asked for);
-    ``overwritten`` counts how often something else was written over what it holds;
+    ``overwritten`` counts by graph how often something was written over the answer it holds;
     ``engine_hashes`` has the SHA-256 of every engine by graph, where it runs engines.  A runtime
     is not thread safe; one pipeline owns it.
     """
 
     name: str
     fallback_reason: str = ''
-    overwritten: int = 0
+    overwritten: Mapping[str, int] = MappingProxyType({})
     engine_hashes: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, specs: Mapping[str, GraphSpec]) -> None:

@@ -3,8 +3,8 @@
 """
 Where every tensor of every graph lies in one block of memory, decided before anything runs.
 
-What one graph gives and another takes shares its place (prefill's cache is decode's, condition's
-context is step's), so that nothing is copied between graphs.
+What one graph gives and another takes shares its place (vision's features are prefill's, its cache
+is decode's, condition's context is step's), so that nothing is copied between graphs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from egomotion_ros.bundle import GraphSpec, TensorSpec
 
 #: (graph, input) -> (graph, output) it continues: same bytes, written by one, read by the other.
 ALIASES = {
+    ('prefill', 'features'): ('vision', 'features'),
     ('decode', 'cache'): ('prefill', 'cache'),
     ('query', 'cache'): ('prefill', 'cache'),
     ('refine', 'cache'): ('prefill', 'cache'),

@@ -38,6 +38,7 @@ from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
+from egomotion_ros.runtimes.export_lean import lean_graphs
 from egomotion_ros.runtimes.export_lint import lint
 from egomotion_ros.runtimes.export_weights import strip, write_graph, write_weights
 from egomotion_ros.runtimes.ort import OrtRuntime
@@ -118,7 +119,8 @@ def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps:
                 'refinements': refinements, 'temperature': temperature}
     graphs = graph_modules(models.reasoner, models.generator, models.autoencoder, camera.width)
     with staged_directory(out) as folder:
-        write_graphs(graphs, folder, progress)
+        # Compared below with the models as they are, not with the form that is written.
+        write_graphs(lean_graphs(graphs), folder, progress)
         models.text.save(folder / FILES['text'])
         manifest = _manifest(models, graphs, folder, camera, steps, guidance, defaults)
         write_manifest(folder, manifest)

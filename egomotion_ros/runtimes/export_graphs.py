@@ -1,7 +1,9 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The graphs of a bundle as torch modules: what is exported, and what eager torch runs.
+The graphs of a bundle as torch modules: what eager torch runs, and what the graphs are held to.
+
+Most are exported as they are; :mod:`egomotion_ros.runtimes.export_lean` rewrites the others.
 
 Shapes are static and the batch is one.  Each module's ``forward`` takes the graph's inputs in
 the order of ``inputs`` and returns its outputs in the order of ``outputs``.  Numbers go in and
@@ -9,6 +11,8 @@ come out as float32, whatever the weights are.
 """
 
 from __future__ import annotations
+
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -32,48 +36,100 @@ class Graph(nn.Module):
         raise TypeError(f'{type(self).__name__} gives no example')
 
 
-class Prefill(Graph):
-    """The whole prompt in one pass: image, instruction, camera -> states, cache, first logits."""
+class ModelLayers(nn.Module):
+    """The reasoner's decoder as the model itself runs it, whatever its family."""
 
-    inputs = ('image', 'text', 'text_mask', 'camera')
-    outputs = ('states', 'mask', 'cache', 'logits')
+    def __init__(self, reasoner: Reasoner) -> None:
+        super().__init__()
+        self.reasoner = reasoner
+
+    def forward(self, tokens: Tensor, bias: Tensor, rows: Tensor,
+                cache: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Run ``tokens`` (1, M, width) that stand at ``rows`` (1, M) behind ``cache``.
+
+        ``cache`` (layers, K and V, heads, N, depth), ``bias`` additive, over N + M columns.
+        Returns states (1, M, D) and K and V of the tokens, laid out as the cache is.
+        """
+        past = DynamicCache()
+        for layer in range(0 if cache is None else cache.shape[0]):
+            past.update(cache[layer, 0][None], cache[layer, 1][None], layer)
+        states = self.reasoner.run(tokens, bias, rows, past)
+        count = tokens.shape[1]
+        return states, torch.stack([
+            torch.stack([layer.keys[0, :, -count:], layer.values[0, :, -count:]])
+            for layer in past.layers])
+
+
+class Reading(Graph):
+    """A graph that runs the reasoner's layers; ``layers`` says how."""
+
+    def __init__(self, reasoner: Reasoner) -> None:
+        super().__init__()
+        self.reasoner, self.layers = reasoner, ModelLayers(reasoner)
+
+    def with_layers(self, layers: nn.Module) -> Reading:
+        """Return the same graph over other ``layers``, called as :class:`ModelLayers` is."""
+        other = copy(self)
+        other._modules = {**self._modules, 'layers': layers}
+        return other
+
+
+class Vision(Graph):
+    """One picture -> image tokens; they stand as long as the picture does."""
+
+    inputs = ('image',)
+    outputs = ('features',)
 
     def __init__(self, reasoner: Reasoner, image_size: int) -> None:
         super().__init__()
         self.reasoner, self.image_size = reasoner, image_size
 
     def example(self) -> tuple[Tensor, ...]:
-        """One grey image, half a prompt of text."""
-        length = self.reasoner.config.text_tokens
-        return (torch.full((1, self.image_size, self.image_size, 3), 128, dtype=torch.uint8),
+        """One grey image."""
+        return (torch.full((1, self.image_size, self.image_size, 3), 128, dtype=torch.uint8),)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode an image (1, h, w, 3)."""
+        # Cast first: TensorRT moves no uint8.
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
+        return self.reasoner.image_features(pixels).float()
+
+
+class Prefill(Reading):
+    """The whole prompt in one pass: image tokens, text, camera -> states, cache, first logits."""
+
+    inputs = ('features', 'text', 'text_mask', 'camera')
+    outputs = ('states', 'mask', 'cache', 'logits')
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Random image tokens, half a prompt of text."""
+        length, family = self.reasoner.config.text_tokens, self.reasoner.family
+        return (torch.randn(1, family.grid ** 2, (1 + family.deep) * self.reasoner.width),
                 torch.arange(length)[None] % self.reasoner.config.text_vocabulary,
                 torch.arange(length)[None] < max(length // 2, 1),
                 torch.tensor([[1.5, 0.4, 0.0]]))
 
-    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor,
+    def forward(self, features: Tensor, text: Tensor, text_mask: Tensor,
                 camera: Tensor) -> tuple[Tensor, ...]:
         """Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt."""
         reasoner = self.reasoner
-        # Cast first: TensorRT moves no uint8.
-        pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
-        tokens, mask = reasoner.prompt(pixels, text, text_mask, camera)
+        tokens, mask = reasoner.embed_prompt(features.to(_dtype(reasoner)), text, text_mask,
+                                             camera)
         rows = tokens.shape[1]
-        cache = DynamicCache()
-        states = reasoner.run(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
-                              torch.arange(rows)[None], cache)
-        pairs = torch.stack([torch.stack([layer.keys[0], layer.values[0]])
-                             for layer in cache.layers])
+        states, pairs = self.layers(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
+                                    torch.arange(rows)[None])
         pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
         return (states.float(), mask, pairs.float(),
                 reasoner.base_head(states[:, -1]).float())
 
 
-class Cached(Graph):
+class Cached(Reading):
     """A graph over the prompt's cache; ``cache`` is its shape."""
 
     def __init__(self, reasoner: Reasoner, cache: tuple[int, ...]) -> None:
-        super().__init__()
-        self.reasoner, self.cache = reasoner, cache
+        super().__init__(reasoner)
+        self.cache = cache
         self.prompt = cache[3] - reasoner.config.windows
 
     def example_cache(self) -> tuple[Tensor, Tensor]:
@@ -81,13 +137,11 @@ class Cached(Graph):
         return (torch.zeros(self.cache),
                 torch.where(torch.arange(self.cache[3]) >= self.prompt, FORBIDDEN, 0.0)[None])
 
-    def past(self, cache: Tensor, rows: int) -> DynamicCache:
-        """Return the first ``rows`` slots as the layers take them."""
-        past = DynamicCache()
-        cache = cache[:, :, :, :rows].to(_dtype(self.reasoner))
-        for layer in range(cache.shape[0]):
-            past.update(cache[layer, 0][None], cache[layer, 1][None], layer)
-        return past
+    def run(self, tokens: Tensor, bias: Tensor, rows: Tensor,
+            cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the layers in the precision of the weights."""
+        dtype = _dtype(self.reasoner)
+        return self.layers(tokens.to(dtype), bias.to(dtype), rows, cache.to(dtype))
 
 
 class Decode(Cached):
@@ -108,14 +162,11 @@ class Decode(Cached):
         The row's own key and value are appended for this step and handed back as ``rows``
         (layers, K and V, heads, width); the caller writes them into the cache.
         """
-        past = self.past(cache, cache.shape[3])
-        bias = F.pad(mask, (0, 1))[:, None, None, :].to(_dtype(self.reasoner))
-        state = self.reasoner.run(self.reasoner.embed_base(token[None]), bias,
-                                  (index + self.prompt)[None], past)
-        rows = torch.stack([torch.stack([layer.keys[0, :, -1], layer.values[0, :, -1]])
-                            for layer in past.layers])
+        bias = F.pad(mask, (0, 1))[:, None, None, :]
+        state, pairs = self.run(self.reasoner.embed_base(token[None]), bias,
+                                (index + self.prompt)[None], cache)
         return (self.reasoner.base_head(state[:, 0]).float(), state[:, 0].float(),
-                self.reasoner.residual(state)[:, 0].float(), rows.float())
+                self.reasoner.residual(state)[:, 0].float(), pairs[:, :, :, 0].float())
 
 
 class Query(Cached):
@@ -130,7 +181,12 @@ class Query(Cached):
 
     def forward(self, cache: Tensor, mask: Tensor) -> Tensor:
         """Logits (1, windows, codes); slots behind the prompt are not looked at."""
-        return self.reasoner.ask(mask[:, :self.prompt], self.past(cache, self.prompt)).float()
+        windows = self.reasoner.config.windows
+        bias = F.pad(mask[:, :self.prompt], (0, windows))[:, None, None, :]
+        states, _ = self.run(self.reasoner.queries[None], bias.expand(-1, -1, windows, -1),
+                             (torch.arange(windows) + self.prompt)[None],
+                             cache[:, :, :, :self.prompt])
+        return self.reasoner.base_head(states).float()
 
 
 class Refine(Cached):
@@ -150,9 +206,9 @@ class Refine(Cached):
         causal = torch.ones(windows, windows, dtype=torch.bool).tril()
         later = torch.zeros(windows, windows).masked_fill(~causal, FORBIDDEN)
         bias = torch.cat([mask[:, :self.prompt].expand(windows, -1), later], dim=1)
-        states = reasoner.run(
-            reasoner.embed_base(tokens), bias[None, None].to(_dtype(reasoner)),
-            (torch.arange(windows) + self.prompt)[None], self.past(cache, self.prompt))
+        states, _ = self.run(reasoner.embed_base(tokens), bias[None, None],
+                             (torch.arange(windows) + self.prompt)[None],
+                             cache[:, :, :, :self.prompt])
         return (reasoner.base_head(states).float(), states.float(),
                 reasoner.residual(states).float())
 
@@ -162,7 +218,7 @@ def _dtype(reasoner: Reasoner) -> torch.dtype:
 
 
 class Condition(Graph):
-    """Frozen states -> cross-attention K and V of every block, with and without the condition."""
+    """Frozen states -> cross-attention K and V of every block, once a plan."""
 
     inputs = ('states', 'mask')
     outputs = ('context', 'context_mask')
@@ -177,47 +233,71 @@ class Condition(Graph):
         return states, torch.arange(self.rows)[None] < self.rows - 1
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """
-        Context: (K and V, layers, 1, heads, rows + 1, width), mask (2, 1, 1, rows + 1).
-
-        The null condition is the same row everywhere, so that one row stands for all of it; it
-        comes last, and the masks of the two branches say which rows each of them sees.
-        """
-        null = self.generator.null_condition(states[:, :1])
-        both = torch.cat([torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1),
-                          torch.cat([torch.zeros_like(mask), torch.ones_like(mask[:, :1])],
-                                    dim=1)])
-        keys, values, bias = self.generator.condition(torch.cat([states, null], dim=1), both)
+        """Context: (K and V, layers, 1, heads, rows, width), additive mask (1, 1, 1, rows)."""
+        keys, values, bias = self.generator.condition(states, mask)
         return torch.stack([keys, values]), bias
+
+
+class Time(Graph):
+    """Time of a step -> what the blocks are told of it; the same in every plan."""
+
+    inputs = ('t',)
+    outputs = ('modulation',)
+
+    def __init__(self, generator: MotionGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Half way."""
+        return (torch.tensor([0.5]),)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Modulation (1, 6, width) of ``t`` (1,) in [0, 1]."""
+        return self.generator.modulation(t)
 
 
 class Step(Graph):
     """One guided Euler step of the flow."""
 
-    inputs = ('x', 't', 'dt', 'guidance', 'context', 'context_mask', 'known', 'known_mask')
+    inputs = ('x', 'modulation', 'dt', 'guidance', 'context', 'context_mask', 'known',
+              'known_mask')
     outputs = ('x_next',)
 
     def __init__(self, generator: MotionGenerator, rows: int) -> None:
         super().__init__()
         self.generator, self.rows = generator, rows
+        null = generator.null_condition(torch.zeros(1, 1, generator.config.state_width))
+        with torch.no_grad():
+            keys, values, _ = generator.condition(null, torch.ones(1, 1, dtype=torch.bool))
+        self.null = nn.Buffer(torch.stack([keys, values]), persistent=False)
 
     def example(self) -> tuple[Tensor, ...]:
-        """Half way, with two known windows."""
+        """With two known windows."""
         config = self.generator.config
         known = (torch.arange(config.windows)[None] < 2).float()
-        context = torch.randn(2, config.layers, 1, config.heads, self.rows + 1,
+        context = torch.randn(2, config.layers, 1, config.heads, self.rows,
                               config.width // config.heads)
-        return (torch.randn(1, config.windows, config.channels), torch.tensor([0.5]),
+        return (torch.randn(1, config.windows, config.channels), torch.randn(1, 6, config.width),
                 torch.tensor([0.125]), torch.tensor([1.5]), context,
-                torch.zeros(2, 1, 1, self.rows + 1),
+                torch.zeros(1, 1, 1, self.rows),
                 torch.randn(1, config.windows, config.channels) * known[..., None], known)
 
-    def forward(self, x: Tensor, t: Tensor, dt: Tensor, guidance: Tensor, context: Tensor,
-                context_mask: Tensor, known: Tensor, known_mask: Tensor) -> Tensor:
-        """Advance ``x`` by ``dt``; guidance 1 is the plain conditional flow."""
-        velocity = self.generator(
-            torch.cat([x, x]), torch.cat([t, t]), (context[0], context[1], context_mask),
-            torch.cat([known, known]), torch.cat([known_mask, known_mask]))
+    def forward(self, x: Tensor, modulation: Tensor, dt: Tensor, guidance: Tensor,
+                context: Tensor, context_mask: Tensor, known: Tensor,
+                known_mask: Tensor) -> Tensor:
+        """
+        Advance ``x`` by ``dt``; guidance 1 is the plain conditional flow.
+
+        The null condition is the same row everywhere, so that one row stands for all of it: it
+        comes last, and the masks of the two branches say which rows each of them sees.
+        """
+        keys, values = torch.cat([context, self.null], dim=4)
+        bias = torch.cat([F.pad(context_mask, (0, 1), value=FORBIDDEN),
+                          F.pad(torch.full_like(context_mask, FORBIDDEN), (0, 1))])
+        velocity = self.generator.velocity(
+            torch.cat([x, x]), modulation, (keys, values, bias), torch.cat([known, known]),
+            torch.cat([known_mask, known_mask]))
         with_condition, without = velocity[:1], velocity[1:]
         return x + dt * (without + guidance * (with_condition - without))
 
@@ -277,7 +357,8 @@ def graph_modules(reasoner: Reasoner, generator: MotionGenerator,
     graphs = reasoner_graphs(reasoner, image_size)
     rows = reasoner.prompt_rows + windows
     graphs |= {
-        'condition': Condition(generator, rows), 'step': Step(generator, rows),
+        'condition': Condition(generator, rows), 'time': Time(generator),
+        'step': Step(generator, rows),
         'encode': Encode(autoencoder, windows),
         'decode_motion': DecodeMotion(autoencoder, windows)}
     return {name: graph.eval() for name, graph in graphs.items()}
@@ -289,8 +370,9 @@ def reasoner_graphs(reasoner: Reasoner, image_size: int) -> dict[str, Graph]:
     depth = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
     cache = (reasoner.config.layer, 2, text.num_key_value_heads,
              reasoner.prompt_rows + reasoner.config.windows, depth)
-    graphs: dict[str, Graph] = {'prefill': Prefill(reasoner, image_size),
-                                'decode': Decode(reasoner, cache)}
+    graphs: dict[str, Graph] = {
+        'vision': Vision(reasoner, image_size), 'prefill': Prefill(reasoner),
+        'decode': Decode(reasoner, cache)}
     if reasoner.queries is not None:
         graphs |= {'query': Query(reasoner, cache), 'refine': Refine(reasoner, cache)}
     return {name: graph.eval() for name, graph in graphs.items()}

@@ -9,6 +9,7 @@ whatever runs the graphs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,33 +31,73 @@ def random_stream(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
 
 
+class _Last:
+    """What one graph answered last, known while the runtime still holds what it ``keeps``."""
+
+    def __init__(self, graph: str, keeps: str) -> None:
+        self.answer: dict[str, np.ndarray] = {}
+        self._graph, self._keeps = graph, frozenset({keeps})
+        self._given: dict[str, np.ndarray] = {}
+        self._overwritten = -1
+
+    def knows(self, runtime: Runtime, given: Mapping[str, np.ndarray]) -> bool:
+        """Whether the answer to these arrays is the last one."""
+        return bool(self._given) and self._overwritten == runtime.overwritten.get(
+            self._graph, 0) and all(np.array_equal(array, self._given[name])
+                                    for name, array in given.items())
+
+    def ask(self, runtime: Runtime, given: Mapping[str, np.ndarray],
+            **beside: np.ndarray) -> None:
+        """Run the graph on the arrays it is known by and those ``beside`` them."""
+        self._given = {}
+        self.answer = runtime.run(self._graph, keep=self._keeps, **given, **beside)
+        # Callers may reuse their arrays.
+        self._given = {name: array.copy() for name, array in given.items()}
+        self._overwritten = runtime.overwritten.get(self._graph, 0)
+
+
 class PromptMemory:
     """
-    The last prompt and what the runtime read in it: the same one again is not run again.
+    The last prompt and what the runtime read in it: what is the same again is not run again.
 
-    Goes by content, not by stamp: a picture that stands is recognised however it came.  Belongs
-    to one runtime and one pipeline.
+    A picture that stands is not seen again; where text and camera pose stand too, the prompt is
+    not read again.  Goes by content, not by stamp: a picture that stands is recognised however it
+    came.  ``pictures`` and ``prompts`` count what was known.  Belongs to one runtime and one
+    pipeline.
     """
 
     def __init__(self) -> None:
-        self.hits = 0
-        self._prompt: dict[str, np.ndarray] = {}
-        self._answer: dict[str, np.ndarray] = {}
-        self._overwritten = -1
+        self.pictures = self.prompts = 0
+        self._vision, self._prefill = _Last('vision', 'features'), _Last('prefill', 'cache')
 
-    def run(self, runtime: Runtime, **prompt: np.ndarray) -> dict[str, np.ndarray]:
-        """Run ``prefill``, or return what it answered to the same prompt."""
-        same = self._prompt and self._overwritten == runtime.overwritten and all(
-            np.array_equal(array, self._prompt[name]) for name, array in prompt.items())
-        if same:
-            self.hits += 1
+    def run(self, runtime: Runtime, image: np.ndarray,
+            **prompt: np.ndarray) -> dict[str, np.ndarray]:
+        """Run ``vision`` and ``prefill``, or return what they answered to the same prompt."""
+        stands = self._vision.knows(runtime, {'image': image})
+        if stands:
+            self.pictures += 1
         else:
-            self._prompt = {}
-            self._answer = runtime.run('prefill', keep=frozenset({'cache'}), **prompt)
-            # Callers may reuse their arrays.
-            self._prompt = {name: array.copy() for name, array in prompt.items()}
-            self._overwritten = runtime.overwritten
-        return self._answer
+            self._vision.ask(runtime, {'image': image})
+        if stands and self._prefill.knows(runtime, prompt):
+            self.prompts += 1
+        else:
+            self._prefill.ask(runtime, prompt, **self._vision.answer)
+        return self._prefill.answer
+
+
+class TimeMemory:
+    """What the steps of a flow are told of their times, kept for the last number of steps."""
+
+    def __init__(self) -> None:
+        self._modulations: tuple[np.ndarray, ...] = ()
+
+    def run(self, runtime: Runtime, steps: int) -> tuple[np.ndarray, ...]:
+        """Return the modulation of each of ``steps`` steps; run ``time`` where they are new."""
+        if len(self._modulations) != steps:
+            self._modulations = tuple(
+                runtime.run('time', t=np.array([n / steps], np.float32))['modulation']
+                for n in range(steps))
+        return self._modulations
 
 
 @dataclass(frozen=True)
@@ -79,7 +120,8 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
 
     ``image`` (H, W, 3) uint8, ``text``, ``text_mask`` (text_length,), ``camera`` (3,) height m,
     pitch rad, yaw rad.  The bundle's temperature 0 takes the likeliest code; above it, codes are
-    drawn by the Gumbel-max trick.  With a ``memory``, the prompt it holds is not read again.
+    drawn by the Gumbel-max trick.  With a ``memory``, what it holds of the prompt is not read
+    again.
     """
     start = (memory or PromptMemory()).run(
         runtime, image=image[None], text=text[None], text_mask=text_mask[None],
@@ -149,13 +191,15 @@ def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -
 
 
 def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: np.ndarray,
-                   known: np.ndarray, seed: int, steps: int, guidance: float) -> np.ndarray:
+                   known: np.ndarray, seed: int, steps: int, guidance: float,
+                   memory: TimeMemory | None = None) -> np.ndarray:
     """
     Integrate the flow from noise (t = 0) to motion latents (t = 1) with ``steps`` Euler steps.
 
     ``states`` (N, D), ``mask`` (N,) as decoded; ``known`` (K, channels), K < windows, latents of
-    the windows that are already being executed: they stay as they are (in-painting).  Returns
-    latents (windows, channels) float32.
+    the windows that are already being executed: they stay as they are (in-painting).  With a
+    ``memory``, the times it holds are not computed again.  Returns latents (windows, channels)
+    float32.
     """
     context = runtime.run('condition', keep=frozenset({'context', 'context_mask'}),
                           states=states[None].astype(np.float32), mask=mask[None])
@@ -167,8 +211,7 @@ def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: n
     fixed_mask[0, :len(known)] = 1.0
     dt = np.array([1.0 / steps], np.float32)
     strength = np.array([guidance], np.float32)
-    for n in range(steps):
-        x = runtime.run('step', x=x, t=np.array([n / steps], np.float32), dt=dt,
-                        guidance=strength, known=fixed, known_mask=fixed_mask,
-                        **context)['x_next']
+    for modulation in (memory or TimeMemory()).run(runtime, steps):
+        x = runtime.run('step', x=x, modulation=modulation, dt=dt, guidance=strength, known=fixed,
+                        known_mask=fixed_mask, **context)['x_next']
     return np.where(fixed_mask[..., None] > 0, fixed, x)[0]

@@ -13,6 +13,7 @@ All memory is taken once.  A call writes its inputs into pinned memory and launc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 import hashlib
 import logging
@@ -41,7 +42,7 @@ __all__ = ['HALF_GRAPHS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine', 'h
 
 _log = logging.getLogger(__name__)
 #: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
-HALF_GRAPHS = ('prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step')
+HALF_GRAPHS = ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step')
 
 
 def half_graphs(bundle: Bundle) -> tuple[str, ...]:
@@ -85,6 +86,7 @@ class EngineRunner(Runtime):
         """
         super().__init__(specs)
         self._contexts, self._cuda = dict(contexts), cuda
+        self.overwritten: Counter[str] = Counter()
         self._plan: BufferPlan = plan_buffers(self.specs)
         self._captured: dict[tuple[str, frozenset[str], frozenset[str]], Any] = {}
         self._pinned: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
@@ -126,9 +128,10 @@ class EngineRunner(Runtime):
             else:
                 np.copyto(self._pinned[graph, name][1], array)
                 sent.add(name)
-                self.overwritten += (graph, name) in ALIASES
-        # A prompt read here replaces the one that was held.
-        self.overwritten += graph == 'prefill'
+                if (graph, name) in ALIASES:
+                    self.overwritten[ALIASES[graph, name][0]] += 1
+        # What is answered here replaces what was held.
+        self.overwritten[graph] += 1
         self._launch(graph, frozenset(sent), keep)
         self._cuda.wait()
         return {item.name: Held(item.shape, item.dtype, self._plan.offsets[graph, item.name])

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.loops import decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import TimeMemory, decode_primitives, sample_latents
 
 _WARM = 3
 
@@ -116,16 +116,17 @@ def plan_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], obj
     inputs = made_up_inputs(runtime)
     actions: dict[str, Callable[[], object]] = {
         name: lambda name=name: runtime.run(name, **inputs[name]) for name in runtime.specs}
-    start, condition = inputs['prefill'], inputs['condition']
+    image, start, condition = inputs['vision']['image'], inputs['prefill'], inputs['condition']
+    times = TimeMemory()
 
     def reason() -> object:
-        return decode_primitives(runtime, bundle, start['image'][0], start['text'][0],
+        return decode_primitives(runtime, bundle, image[0], start['text'][0],
                                  start['text_mask'][0], start['camera'][0], 0)
 
     def generate() -> object:
         known = runtime.run('encode', **inputs['encode'])['latents'][0, :3]
         latents = sample_latents(runtime, bundle, condition['states'][0], condition['mask'][0],
-                                 known, 0, bundle.steps, bundle.guidance)
+                                 known, 0, bundle.steps, bundle.guidance, times)
         return runtime.run('decode_motion', latents=latents[None])
 
     return actions | {'reason': reason, 'generate': generate,

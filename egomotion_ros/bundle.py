@@ -207,7 +207,8 @@ class Bundle:
             residual = (1, self.windows, self.levels - 1, self.codebook)
             logits = (1, self.windows, self.codebook)
             expected |= {
-                'query': {'cache': cache, 'mask': (1, rows), 'logits': logits},
+                'query': {'begin': (1, width), 'cache': cache, 'mask': (1, rows),
+                          'logits': logits},
                 'refine': {'tokens': (1, self.windows), 'cache': cache, 'mask': (1, rows),
                            'logits': logits, 'states': (1, self.windows, width),
                            'residual': residual}}

@@ -170,7 +170,7 @@ def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, begin: 
     """
     windows, codes = bundle.windows, bundle.codebook
     # The same noise in every pass: only what the model says may change a code.
-    noise = random.gumbel(size=(windows, codes)) * bundle.temperature
+    noise = _noise((windows, codes), bundle.temperature, random)
     logits = runtime.run('query', begin=begin, cache=cache, mask=bias)['logits'][0]
     for n in range(bundle.refinements + 1):
         base = np.argmax(logits + noise, axis=-1)
@@ -180,9 +180,15 @@ def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, begin: 
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     confidence = (weights[np.arange(windows), base] / weights.sum(-1)).astype(np.float32)
     residual = out['residual'][0]
-    drawn = residual + random.gumbel(size=residual.shape) * bundle.temperature
+    drawn = residual + _noise(residual.shape, bundle.temperature, random)
     tokens = np.concatenate([base[:, None], drawn.argmax(-1)], axis=1).astype(np.int64)
     return tokens, confidence, out['states'][0]
+
+
+def _noise(shape: tuple[int, ...], temperature: float, random: np.random.Generator
+           ) -> np.ndarray | float:
+    """Noise of the Gumbel-max trick; none, and no time for it, at temperature 0."""
+    return random.gumbel(size=shape) * temperature if temperature > 0 else 0.0
 
 
 def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -> int:

@@ -38,6 +38,7 @@ from egomotion_ros.action import GenerateMotion
 from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg, time_to_msg
 from egomotion_ros.nodes.egomotion_node import EgoMotionNode, spin
+from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
@@ -162,6 +163,7 @@ class Harness:
             )
         except Exception:
             rclpy.shutdown(context=self.context)
+            self.context.destroy()
             raise
         self.world = rclpy.create_node('world', context=self.context, namespace=self.namespace)
         self.heard = Heard()
@@ -398,14 +400,9 @@ class Harness:
             pass
         self._done.set()
         for executor, thread in self._threads:
-            executor.create_task(lambda: None)  # ends the wait of spin_once
-            thread.join(5.0)
-            executor.shutdown(timeout_sec=1.0)
-        # Here and now: the garbage collector would do it in the middle of anything.
+            end(executor, thread)
         self.action.destroy()
-        self.world.destroy_node()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+        leave(executor, self.world, self.node)
 
     def __enter__(self) -> Harness:
         return self

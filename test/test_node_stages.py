@@ -278,8 +278,10 @@ class Sender:
             Observation(image, 'walk forward', now, CameraPose(1.2, 0.6)), uuid.uuid4().hex, 7
         )
         bundle = changes.pop('bundle_hash', self.pipeline.bundle.hash)
-        info = PlanInfo(plan.plan_id, 7, bundle, now, now, PlanarPose(),
-                        instruction_stamp=self.given)
+        _, place, (x, y, z, w) = self.harness.robot_state(now)
+        yaw = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        root = PlanarPose(float(place[0]), float(place[1]), float(yaw))
+        info = PlanInfo(plan.plan_id, 7, bundle, now, now, root, instruction_stamp=self.given)
         message = primitives_to_msg(plan, info, with_states=True)
         for name, value in changes.items():
             setattr(message, name, value)

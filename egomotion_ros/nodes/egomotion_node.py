@@ -148,7 +148,7 @@ class EgoMotionNode(ManagedNode):
         if self._instruction is not None:
             self.destroy_subscription(self._instruction)
             self._instruction = None
-        if self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated'):
+        if self.controller.end():
             self.outputs.flush(FLUSH)
         self._heart.stop()
         self.observer.close()

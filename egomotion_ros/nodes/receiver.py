@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 KEPT = 8
 #: Longest name of a plan (characters).
 MOST_NAME = 100
+#: Two nodes that read the same odometry agree on where the robot was, to within (m, rad).
+MOST_APART, MOST_TURNED = 0.5, 0.8
 
 
 class Receiver(Observer):
@@ -101,7 +103,7 @@ class Receiver(Observer):
 
     def accept(self, sample: Sample) -> tuple[PrimitivePlan, PlanInfo]:
         """
-        Read and check a message; what is returned may be turned into motion.
+        Read and check a message; what is returned may be turned into motion, see :meth:`keep`.
 
         Raises NodeError BAD_PRIMITIVES, FOREIGN_BUNDLE or STALE_PRIMITIVES.
         """
@@ -132,16 +134,20 @@ class Receiver(Observer):
             channel.refuse(sample, 'stamp')
             why = 'came already' if plan.plan_id in self._seen else 'is older than the one before'
             raise NodeError(ErrorCode.STALE_PRIMITIVES, f'plan {plan.plan_id!r} {why}')
+        return plan, info
+
+    def keep(self, plan: PrimitivePlan) -> None:
+        """Note that ``plan`` counts: it must not come twice, and the next must be newer."""
         self._seen.append(plan.plan_id)
         self._newest, self._is_new = plan.stamp, True
-        return plan, info
 
     def place(self, plan: PrimitivePlan) -> tuple[View, PrimitivePlan]:
         """
         Measure the robot for a plan that another node reasoned.
 
         Without odometry the plan starts where the motion under way has brought the robot.  Raises
-        NodeError for states that are required and missing, stale or bad.
+        NodeError for states that are required and missing, stale or bad, and BAD_PRIMITIVES where
+        the robot was elsewhere.
         """
         p = self._parameters
         for channel, name in ((self.joint_states, 'joint_states'), (self.odom, 'odom')):
@@ -149,7 +155,17 @@ class Receiver(Observer):
             if p[f'{name}.required']:
                 channel.wait(p['primitives.timeout'])
         joints, base = self._joints(patient=True), self._base(plan.stamp, patient=True)
-        if base is None and self.commanded(plan.stamp) is not None:
+        if base is not None:
+            here, there = self.stand(base, plan.stamp)[0], plan.root
+            way = float(np.hypot(there.x - here.x, there.y - here.y))
+            turn = abs((there.yaw - here.yaw + np.pi) % (2.0 * np.pi) - np.pi)
+            if way > MOST_APART or turn > MOST_TURNED:
+                raise NodeError(
+                    ErrorCode.BAD_PRIMITIVES,
+                    f'what the primitives tell of was seen {way:.2f} m and {turn:.2f} rad from '
+                    'where the robot was then',
+                )
+        elif self.commanded(plan.stamp) is not None:
             plan = replace(plan, root=self.stand(None, plan.stamp)[0])
         measured = None if joints is None else Measured(*joints, base)
         age = max(self._clock.now().nanoseconds - plan.stamp, 0)

@@ -10,6 +10,7 @@ import time
 from node_harness import ACTIVATE, DEACTIVATE, Harness
 import numpy as np
 import pytest
+from test_node_stages import Sender
 
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
@@ -122,4 +123,46 @@ def test_deactivation_in_the_middle_of_a_plan_leaves_nothing_for_the_next_life(p
         harness.wait(lambda: not controller._worker.is_busy, what='the end of planning')
         assert harness.run('wave', execute=False)[1].error_code == ErrorCode.NONE
         assert len(harness.heard.motions) == heard
+        assert_executable(harness)
+
+
+@pytest.mark.parametrize('seed', [3])
+def test_whatever_is_published_in_a_storm_of_primitives_can_be_executed(pipeline, seed):
+    """Two reasoners, many more primitives than plans, stops and another life in between."""
+    chance = random.Random(seed)
+    patient = {'primitives.max_age': 3.0, 'primitives.timeout': 20.0}
+    with Harness(pipeline, stages='generate', first_part=0.3, **patient) as harness:
+        sender, slow = Sender(harness, pipeline), harness.pipeline
+        instructions = [harness.now()]
+        for act in range(60):
+            if chance.random() < 0.15:
+                instructions.append(harness.now())
+            given = instructions[-1] if chance.random() < 0.7 else chance.choice(instructions)
+            gate = chance.choice(['generate', 'retarget', 'rest']) if act % 6 == 0 else ''
+            if gate:
+                slow.shut(gate)
+            sender.send(sender.message(given=given))
+            if gate:
+                slow.reached[gate].wait(0.3)
+                for _ in range(3):
+                    sender.send(sender.message(given=given))
+                if act % 12 == 0:
+                    assert harness.stop().success
+                time.sleep(chance.choice([0.0, 0.3, 0.8]))
+                slow.open_all()
+            if act == 30:
+                assert harness.transition(DEACTIVATE) and harness.transition(ACTIVATE)
+            time.sleep(chance.choice([0.02, 0.05, 0.1]))
+        # Whatever happened, the next instruction is followed.
+        last = sender.message()
+        sender.send(last)
+        harness.wait(lambda: last.plan.plan_id in harness.heard.plans, what='its motion')
+        harness.stop()
+        harness.wait(lambda: not harness.node.controller.is_busy, what='rest')
+        assert harness.node.health.ignored > 0
+        assert len(harness.heard.plans) > 5
+        harness.wait(
+            lambda: len(harness.heard.trajectories) == len(harness.heard.motions),
+            what='all trajectories',
+        )
         assert_executable(harness)

@@ -234,6 +234,8 @@ class Player:
         gone, slowing = max(leaves - how.stop, 0), max(begun.end - how.stop, 1)
         share = min(gone / slowing, 1.0)
         delay = gone - round(slowing * (share - 0.5 * share**2))
+        # The speed that the stop took away comes back in a third of the blend without overshoot.
+        delay += round(1e9 * blend * share / 3.0)
         return self.follow(motion, human, origin + delay, now, lead, blend)
 
     def _enter(

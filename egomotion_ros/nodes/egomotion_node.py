@@ -3,8 +3,9 @@
 """
 The managed node: camera and instruction in, motion out.
 
-This file wires; :mod:`controller` decides, :mod:`planning` thinks, :mod:`observer` looks and
-:mod:`outputs` speaks.  Topics, parameters and the action are listed in ``docs/reference``.
+This file wires; :mod:`controller` decides, :mod:`handover` makes motion of plans, :mod:`planning`
+thinks, :mod:`observer` looks and :mod:`outputs` speaks.  Topics, parameters and the action are
+listed in ``docs/reference``.
 """
 
 from __future__ import annotations

@@ -118,10 +118,9 @@ class Player:
         return min(max(self.playing.seconds(now) / self.playing.motion.duration, 0.0), 1.0)
 
     def state(self, now: int) -> MotionState | None:
-        """Commanded state at ``now``, None where nothing was ever played."""
-        if self.playing is None:
-            return None
-        return sample(self.playing.motion, self.playing.seconds(now))
+        """Commanded state at ``now``, None where nothing was ever played; for any thread."""
+        playing = self.playing
+        return None if playing is None else sample(playing.motion, playing.seconds(now))
 
     def prefix(self, stamp: int, seconds: float) -> HumanMotion | None:
         """

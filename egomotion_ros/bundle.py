@@ -137,7 +137,8 @@ class Bundle:
         for name in (*GRAPHS, *(PARALLEL_GRAPHS if parallel else ())):
             section = held.section(name)
             graphs[name] = GraphSpec(
-                name, _checked_file(directory, section), section.get('sha256', str),
+                name, _followed(_checked_file(directory, section), paths['weights']),
+                section.get('sha256', str),
                 section.integer('opset', 18, 99), _tensors(section, 'inputs'),
                 _tensors(section, 'outputs'))
         camera, motion = top.section('camera'), top.section('motion')
@@ -206,7 +207,8 @@ class Bundle:
             residual = (1, self.windows, self.levels - 1, self.codebook)
             logits = (1, self.windows, self.codebook)
             expected |= {
-                'query': {'cache': cache, 'mask': (1, rows), 'logits': logits},
+                'query': {'begin': (1, width), 'cache': cache, 'mask': (1, rows),
+                          'logits': logits},
                 'refine': {'tokens': (1, self.windows), 'cache': cache, 'mask': (1, rows),
                            'logits': logits, 'states': (1, self.windows, width),
                            'residual': residual}}
@@ -291,6 +293,18 @@ def _checked_file(directory: Path, section: _Section) -> Path:
     if sha256(path) != digest:
         raise ValueError(f'{path}: SHA-256 differs from the manifest (corrupt or altered)')
     return path
+
+
+def _followed(graph: Path, weights: Path) -> Path:
+    """
+    Follow the link to a graph where its weights lie beside it; elsewhere return it as it is.
+
+    A workspace installed by links (colcon's --symlink-install) is such a place, and of the
+    libraries that read graphs some take no weights from behind a link.
+    """
+    real = graph.resolve()
+    beside = real.parent / weights.name
+    return real if beside.is_file() and beside.samefile(weights) else graph
 
 
 def _tensors(section: _Section, key: str) -> tuple[TensorSpec, ...]:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 import shutil
 
+import onnx
 import pytest
 
 from egomotion_ros.bundle import (
@@ -60,7 +61,11 @@ def test_opens_through_a_symlink_to_the_folder_and_to_files(tiny_bundle: Path,
     (tmp_path / 'linked').mkdir()
     for path in tiny_bundle.iterdir():
         (tmp_path / 'linked' / path.name).symlink_to(path)
-    assert Bundle.open(tmp_path / 'linked').hash == Bundle.open(tiny_bundle).hash
+    linked = Bundle.open(tmp_path / 'linked')
+    assert linked.hash == Bundle.open(tiny_bundle).hash
+    # Libraries that take no weights from behind a link are given the graph beside its weights.
+    assert linked.graphs['step'].path == (tiny_bundle / 'step.onnx').resolve()
+    assert onnx.load(linked.graphs['step'].path).graph.initializer
 
 
 @pytest.mark.parametrize('name', ['weights.safetensors', 'prefill.onnx', 'text.json'])

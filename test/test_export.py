@@ -153,7 +153,8 @@ def with_parallel_graphs(source: Path, out: Path, **primitives: object) -> Path:
     residual = tensor('residual', 1, 19, manifest['primitives']['levels'] - 1,
                       manifest['primitives']['codebook'])
     manifest['graphs'] |= {
-        'query': {**decode, 'inputs': shared, 'outputs': [logits]},
+        'query': {**decode, 'inputs': [tensor('begin', 1, state[-1]), *shared],
+                  'outputs': [logits]},
         'refine': {**decode, 'inputs': [tensor('tokens', 1, 19, dtype='int64'), *shared],
                    'outputs': [logits, tensor('states', 1, 19, state[-1]), residual]}}
     manifest['primitives'] |= primitives

@@ -566,7 +566,7 @@ def test_each_half_loads_its_own_graphs(tiny_bundle, tiny):
     plan = reason.reason(observation, 'p', 3)
     whole = tiny.generate(tiny.reason(observation, 'p', 3))
     assert np.array_equal(generate.generate(plan).root_position, whole.root_position)
-    with pytest.raises(ValueError, match='vision'):
+    with pytest.raises(ValueError, match="no graph 'vision'"):
         generate.reason(observation, 'p', 3)
     with pytest.raises(ValueError, match='condition'):
         reason.generate(plan)

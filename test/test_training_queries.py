@@ -69,7 +69,8 @@ def same(reasoner: Reasoner, lessons) -> float:
     """Share of codes that the queries answer as the teacher does."""
     rows = torch.arange(len(lessons))
     with torch.no_grad():
-        answer = reasoner.ask(lessons.mask, lessons.cache(rows, torch.device('cpu')))
+        answer = reasoner.ask(lessons.begin, lessons.mask,
+                              lessons.cache(rows, torch.device('cpu')))
     return (answer.argmax(-1) == lessons.codes).float().mean().item()
 
 

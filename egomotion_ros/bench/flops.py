@@ -27,8 +27,7 @@ def read_graph(path: Path, weights: bool = False) -> ModelProto:
     Raises ValueError for a file that is no ONNX graph.
     """
     try:
-        # The library reads no weights through a symbolic link, which an installation is made of.
-        model = onnx.load(Path(path).resolve(), load_external_data=weights)
+        model = onnx.load(path, load_external_data=weights)
         return shape_inference.infer_shapes(model)
     except Exception as error:  # protobuf, onnx and the file system raise unrelated classes
         raise ValueError(f'{path}: no readable ONNX graph ({error})') from None

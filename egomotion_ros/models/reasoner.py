@@ -11,8 +11,9 @@ with attention in both directions inside the prompt where the family was trained
 the default), causal elsewhere.  The base code of window k is predicted at row ``begin + k``; the
 residual codes of window k by parallel heads at the row of its base code, which therefore see it.
 
-Base codes are decoded one a step, or all in one pass: 19 learned queries stand at the rows of the
-codes, see the prompt and each other, and answer with the base code of their window.  One pass
+Base codes are decoded one a step, or all in one pass: 19 queries stand at the rows of the codes,
+see the prompt and each other, and answer with the base code of their window (that of the first is
+known from the prompt already).  One pass
 over these codes then gives states and residual codes, of the same kind as one a step gives.
 Further passes refine the codes by what the autoregressive head says of each given those before
 it (Jacobi decoding, Santilli et al. 2023, arXiv 2305.10427): at most 19 of them lead to the very
@@ -39,6 +40,7 @@ from egomotion_ros.models import vlm as _vlm  # noqa: F401  (registers the defau
 from egomotion_ros.models.adapters import add_lora, merge_lora
 from egomotion_ros.models.families import make_family
 from egomotion_ros.models.grounding import Grounding, GroundingHeads
+from egomotion_ros.models.queries import Queries
 from egomotion_ros.types import PLAN_WINDOWS
 
 #: Additive attention mask value of a forbidden pair; finite, so that fp16 stays finite too.
@@ -144,8 +146,8 @@ class Reasoner(nn.Module):
         self.base_head = nn.Linear(width, config.codes)
         self.residual_head = nn.Linear(width, (config.levels - 1) * config.codes)
         self.grounding = GroundingHeads(width, config.colours, config.shapes, config.hands)
-        self.queries = None if config.decoder == 'autoregressive' else nn.Parameter(
-            torch.randn(config.windows, width) * 0.02)
+        self.queries = (None if config.decoder == 'autoregressive'
+                        else Queries(config.windows, width))
         if config.lora is not None:
             if self.family.own_rows:
                 raise ValueError('lora is for pretrained families; the default is trained whole')
@@ -266,20 +268,15 @@ class Reasoner(nn.Module):
         mask = torch.cat([mask, mask.new_ones(batch, windows)], dim=1)
         rows = torch.arange(end, device=tokens.device)
         bias = self.bias(mask, prompt)
-        new = [self.embed_base(base)]
         ask = self.queries is not None and windows == self.config.windows
+        cache = DynamicCache() if ask else None
+        tokens = torch.cat([tokens, self._widen(self.embed_base(base))], dim=1)
+        states = self.run(tokens, bias.to(tokens.dtype), rows.expand(batch, -1), cache)
+        parallel = None
         if ask:
-            # The queries ride along: nothing sees them but themselves, and they see no code.
-            new.append(self.queries.expand(batch, -1, -1).to(tokens.dtype))
-            rows = torch.cat([rows, rows[prompt:]])
-            bias = F.pad(bias, (0, windows), value=FORBIDDEN)
-            seen = F.pad(bias[:, :, prompt - 1:prompt, :prompt], (0, windows), value=FORBIDDEN)
-            seen = F.pad(seen, (0, windows)).expand(-1, -1, windows, -1)
-            bias = torch.cat([bias, seen], dim=2)
-        tokens = torch.cat([tokens, self._widen(torch.cat(new, dim=1))], dim=1)
-        states = self.run(tokens, bias.to(tokens.dtype), rows.expand(batch, -1))
-        parallel = self.base_head(states[:, end:]) if ask else None
-        states = states[:, :end]
+            # In a pass of their own, which sees no code: keys and values of the prompt are there.
+            cache.crop(-windows)
+            parallel = self.ask(states[:, prompt - 1], bias[:, 0, prompt - 1, :prompt], cache)
         return ReasonerOutput(self.base_head(states[:, prompt - 1:-1]),
                               self.residual(states[:, prompt:]), states, mask, parallel=parallel)
 
@@ -289,21 +286,23 @@ class Reasoner(nn.Module):
         return self.residual_head(states).reshape(batch, windows, self.config.levels - 1,
                                                   self.config.codes)
 
-    def ask(self, mask: Tensor, cache: DynamicCache) -> Tensor:
+    def ask(self, begin: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """
-        Base logits (B, W, codes) of the queries; ``mask`` (B, P) additive, ``cache`` the prompt.
+        Base logits (B, W, codes) of the queries.
 
-        The cache grows by the queries' rows, which must not stay there.  Raises ValueError when
-        the reasoner was not made for it.
+        ``begin`` (B, D) is the state of the prompt's last row, ``mask`` (B, P) additive,
+        ``cache`` the prompt; it grows by the queries' rows, which must not stay there.  Raises
+        ValueError when the reasoner was not made for it.
         """
         if self.queries is None:
             raise ValueError('this reasoner was trained to decode autoregressively only')
         windows, prompt = self.config.windows, mask.shape[1]
         rows = torch.arange(prompt, prompt + windows, device=mask.device)
         bias = F.pad(mask, (0, windows))[:, None, None, :].expand(-1, -1, windows, -1)
-        queries = self.queries.expand(len(mask), -1, -1)
-        return self.base_head(self.run(queries, bias.to(queries.dtype),
-                                       rows.expand(len(mask), -1), cache))
+        queries = self.queries(begin)
+        states = self.run(queries, bias.to(queries.dtype), rows.expand(len(mask), -1), cache)
+        # The first code follows from the prompt alone.
+        return self.base_head(torch.cat([begin[:, None], states[:, 1:]], dim=1))
 
     @torch.no_grad()
     def generate(self, pixels: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
@@ -348,7 +347,7 @@ class Reasoner(nn.Module):
                  refinements: int) -> tuple[Tensor, Tensor, Tensor]:
         """Base logits, the codes chosen by them, and the states of prompt and codes."""
         prompt = start.shape[1]
-        base = self.ask(bias[:, 0, prompt, :prompt], cache)
+        base = self.ask(start[:, -1], bias[:, 0, prompt, :prompt], cache)
         for n in range(refinements + 1):
             cache.crop(-self.config.windows)
             chosen = base.argmax(-1)

@@ -94,7 +94,8 @@ def _taught(reasoner: Reasoner, folder: Path) -> Reasoner:
     taught = load_model(folder, 'reasoner')
     weights = taught.state_dict()
     for name, value in reasoner.state_dict().items():
-        if name != 'queries' and not (name in weights and torch.equal(weights[name], value)):
+        same = name in weights and torch.equal(weights[name], value)
+        if not same and not name.startswith('queries.'):
             raise ValueError(f'{folder}: the queries were taught to another reasoner ({name} '
                              'differs); train them again')
     return taught

@@ -170,22 +170,28 @@ class Decode(Cached):
 
 
 class Query(Cached):
-    """Every base code in one pass: the learned queries against the prompt."""
+    """Every base code in one pass: the queries against the prompt."""
 
-    inputs = ('cache', 'mask')
+    inputs = ('begin', 'cache', 'mask')
     outputs = ('logits',)
 
     def example(self) -> tuple[Tensor, ...]:
         """An empty prompt."""
-        return self.example_cache()
+        return torch.zeros(1, self.reasoner.width), *self.example_cache()
 
-    def forward(self, cache: Tensor, mask: Tensor) -> Tensor:
-        """Logits (1, windows, codes); slots behind the prompt are not looked at."""
+    def forward(self, begin: Tensor, cache: Tensor, mask: Tensor) -> Tensor:
+        """
+        Logits (1, windows, codes); slots behind the prompt are not looked at.
+
+        ``begin`` (1, D) is the state of the prompt's last row.
+        """
         windows = self.reasoner.config.windows
         bias = F.pad(mask[:, :self.prompt], (0, windows))[:, None, None, :]
-        states, _ = self.run(self.reasoner.queries[None], bias.expand(-1, -1, windows, -1),
+        begin = begin.to(self.reasoner.base_head.weight.dtype)
+        states, _ = self.run(self.reasoner.queries(begin), bias.expand(-1, -1, windows, -1),
                              (torch.arange(windows) + self.prompt)[None],
                              cache[:, :, :, :self.prompt])
+        states = torch.cat([begin[:, None], states[:, 1:]], dim=1)
         return self.reasoner.base_head(states).float()
 
 

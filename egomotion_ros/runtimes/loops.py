@@ -141,8 +141,8 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
     states[:prompt] = start['states'][0]
     logits = start['logits'][0]
     if bundle.decoder == 'parallel':
-        tokens, confidence, states[prompt:] = _decode_at_once(runtime, bundle, logits, cache, bias,
-                                                              random)
+        tokens, confidence, states[prompt:] = _decode_at_once(
+            runtime, bundle, logits, states[prompt - 1:prompt], cache, bias, random)
     for n in range(windows if bundle.decoder == 'autoregressive' else 0):
         tokens[n, 0] = _draw(logits, bundle.temperature, random)
         weights = np.exp(logits - logits.max())
@@ -158,19 +158,20 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
     return Decoded(tokens, confidence, states, mask)
 
 
-def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, cache: np.ndarray,
-                    bias: np.ndarray, random: np.random.Generator
+def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, begin: np.ndarray,
+                    cache: np.ndarray, bias: np.ndarray, random: np.random.Generator
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Ask for all base codes, run them, refine them as often as the bundle says.
 
-    ``first`` (codes,) are the logits of the first window.  Returns tokens (W, levels), confidence
+    ``first`` (codes,) are the logits of the first window, ``begin`` (1, D) the state they were
+    read from.  Returns tokens (W, levels), confidence
     (W,) and the states of the codes (W, D).
     """
     windows, codes = bundle.windows, bundle.codebook
     # The same noise in every pass: only what the model says may change a code.
     noise = random.gumbel(size=(windows, codes)) * bundle.temperature
-    logits = runtime.run('query', cache=cache, mask=bias)['logits'][0]
+    logits = runtime.run('query', begin=begin, cache=cache, mask=bias)['logits'][0]
     for n in range(bundle.refinements + 1):
         base = np.argmax(logits + noise, axis=-1)
         out = runtime.run('refine', tokens=base[None], cache=cache, mask=bias)

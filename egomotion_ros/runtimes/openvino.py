@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ class OpenVinoRuntime(Runtime):
     A graph of little arithmetic takes one thread.
 
     Inputs are read where the caller has them.  Outputs are copies: the request writes over its
-    own at the next run.  Graph and weights must lie in one folder once links are followed.
+    own at the next run.  It takes no weights from behind a link that leaves the graph's folder.
     """
 
     name = 'openvino'
@@ -75,8 +74,7 @@ class OpenVinoRuntime(Runtime):
         self._bound: dict[str, dict[str, np.ndarray]] = {}
         for name, spec in self.specs.items():
             try:
-                # OpenVINO takes no weights from behind a link that leaves the graph's folder.
-                model = core.read_model(os.path.realpath(spec.path))
+                model = core.read_model(str(spec.path))
                 compiled = core.compile_model(model, 'CPU', compile_settings(
                     threads if operations(model) >= _SMALL else 1))
                 self._inputs[name] = _places(compiled.inputs, spec.inputs)

@@ -13,7 +13,12 @@ from tqdm import tqdm
 
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.loops import TimeMemory, decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import (
+    PromptMemory,
+    TimeMemory,
+    decode_primitives,
+    sample_latents,
+)
 
 _WARM = 3
 
@@ -112,16 +117,22 @@ def made_up_inputs(runtime: Runtime, seed: int = 0) -> dict[str, dict[str, np.nd
 
 
 def plan_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], object]]:
-    """Return what a plan runs: each graph by name, ``reason`` and ``generate`` as the loops do."""
+    """
+    Return what a plan runs: each graph by name, and the loops over them.
+
+    ``reason`` reads a prompt and decodes primitives, ``primitives`` decodes them alone (the prompt
+    stands), ``generate`` samples and decodes a motion with three known windows, ``plan`` is reason
+    and generate.
+    """
     inputs = made_up_inputs(runtime)
     actions: dict[str, Callable[[], object]] = {
         name: lambda name=name: runtime.run(name, **inputs[name]) for name in runtime.specs}
     image, start, condition = inputs['vision']['image'], inputs['prefill'], inputs['condition']
-    times = TimeMemory()
+    times, standing = TimeMemory(), PromptMemory()
 
-    def reason() -> object:
+    def reason(memory: PromptMemory | None = None) -> object:
         return decode_primitives(runtime, bundle, image[0], start['text'][0],
-                                 start['text_mask'][0], start['camera'][0], 0)
+                                 start['text_mask'][0], start['camera'][0], 0, memory)
 
     def generate() -> object:
         known = runtime.run('encode', **inputs['encode'])['latents'][0, :3]
@@ -129,8 +140,8 @@ def plan_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], obj
                                  known, 0, bundle.steps, bundle.guidance, times)
         return runtime.run('decode_motion', latents=latents[None])
 
-    return actions | {'reason': reason, 'generate': generate,
-                      'plan': lambda: (reason(), generate())}
+    return actions | {'reason': reason, 'primitives': lambda: reason(standing),
+                      'generate': generate, 'plan': lambda: (reason(), generate())}
 
 
 def _array(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -104,7 +104,7 @@ def with_queries(reasoner: Reasoner) -> Reasoner:
     model = build('reasoner', asdict(reasoner.config) | {'decoder': 'both'})
     model.load_state_dict(model.state_dict() | reasoner.state_dict())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name == 'queries')
+        parameter.requires_grad_(name.startswith('queries.'))
     return model
 
 
@@ -146,7 +146,8 @@ def train_queries(config_path: Path, episodes_dir: Path, reasoner_dir: Path, out
              ) -> tuple[Tensor, dict[str, float]]:
         rows = torch.from_numpy(rng.integers(len(taught), size=config.batch))
         device = processes().device
-        logits = network.ask(taught.mask[rows].to(device), taught.cache(rows, device))
+        logits = network.ask(taught.begin[rows].to(device), taught.mask[rows].to(device),
+                             taught.cache(rows, device))
         wanted = taught.codes[rows].to(device)
         value = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
         return value, {'same': (logits.argmax(-1) == wanted).float().mean().item()}
@@ -171,9 +172,9 @@ def validate_queries(model: Reasoner, lessons: Lessons, refinements: int = 3,
     for first in range(0, len(lessons), batch):
         rows = torch.arange(first, min(first + batch, len(lessons)))
         mask, wanted = lessons.mask[rows].to(device), lessons.codes[rows].to(device)
-        begin = lessons.begin[rows].to(device)[:, None]
+        begin = lessons.begin[rows].to(device)
         cache = lessons.cache(rows, device)
-        codes = model.ask(mask, cache).argmax(-1)
+        codes = model.ask(begin, mask, cache).argmax(-1)
         cache.crop(-windows)
         bias = torch.cat([mask[:, None, :].expand(-1, windows, -1),
                           future.expand(len(rows), -1, -1)], dim=-1)[:, None]
@@ -182,7 +183,7 @@ def validate_queries(model: Reasoner, lessons: Lessons, refinements: int = 3,
         for _ in range(refinements):
             states = model.run(model.embed_base(codes), bias, where, cache)
             cache.crop(-windows)
-            codes = model.base_head(torch.cat([begin, states[:, :-1]], dim=1)).argmax(-1)
+            codes = model.base_head(torch.cat([begin[:, None], states[:, :-1]], dim=1)).argmax(-1)
             right.append((codes == wanted).float().mean().item())
         same.append(right)
     means = np.mean(same, axis=0)

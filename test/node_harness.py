@@ -38,6 +38,7 @@ from egomotion_ros.action import GenerateMotion
 from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg, time_to_msg
 from egomotion_ros.nodes.egomotion_node import EgoMotionNode, spin
+from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
@@ -162,6 +163,7 @@ class Harness:
             )
         except Exception:
             rclpy.shutdown(context=self.context)
+            self.context.destroy()
             raise
         self.world = rclpy.create_node('world', context=self.context, namespace=self.namespace)
         self.heard = Heard()
@@ -319,9 +321,28 @@ class Harness:
         return future.result()
 
     def transition(self, number: int, timeout: float = 30.0) -> bool:
-        """Ask for a lifecycle transition."""
+        """
+        Ask for a lifecycle transition.
+
+        On a busy machine the node may not know yet whom to answer: the answer is lost, the
+        transition is done.  After five seconds of silence the state tells.
+        """
+        wanted = {CONFIGURE: 'inactive', CLEANUP: 'unconfigured', ACTIVATE: 'active',
+                  DEACTIVATE: 'inactive'}.get(number)
+        assert self.changer.wait_for_service(timeout_sec=timeout), self.changer.srv_name
         request = ChangeState.Request(transition=Transition(id=number))
-        return self.call(self.changer, request, timeout).success
+        answer, asked = self.changer.call_async(request), []
+        patience = time.monotonic() + 5.0
+
+        def arrived() -> bool:
+            if time.monotonic() > patience + 2.0 * len(asked):
+                asked.append(self.getter.call_async(GetState.Request()))
+            return answer.done() or any(
+                state.done() and state.result().current_state.label == wanted for state in asked
+            )
+
+        self.wait(arrived, timeout, self.changer.srv_name)
+        return not answer.done() or answer.result().success
 
     def state(self) -> str:
         """Label of the lifecycle state."""
@@ -398,14 +419,9 @@ class Harness:
             pass
         self._done.set()
         for executor, thread in self._threads:
-            executor.create_task(lambda: None)  # ends the wait of spin_once
-            thread.join(5.0)
-            executor.shutdown(timeout_sec=1.0)
-        # Here and now: the garbage collector would do it in the middle of anything.
+            end(executor, thread)
         self.action.destroy()
-        self.world.destroy_node()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+        leave(executor, self.world, self.node)
 
     def __enter__(self) -> Harness:
         return self

@@ -26,6 +26,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from egomotion_ros.nodes import camera_node
 from egomotion_ros.nodes.camera_node import CameraNode
 from egomotion_ros.nodes.conversions import time_from_msg
+from egomotion_ros.nodes.process import leave
 from egomotion_ros.nodes.sources import Frame
 
 _COUNT = itertools.count()
@@ -54,10 +55,14 @@ class Player:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.listener)
         self.node = None
-        self.node = CameraNode(
-            context=self.context, namespace=namespace,
-            parameter_overrides=[Parameter(name, value=value)
-                                 for name, value in parameters.items()])
+        try:
+            self.node = CameraNode(
+                context=self.context, namespace=namespace,
+                parameter_overrides=[Parameter(name, value=value)
+                                     for name, value in parameters.items()])
+        except Exception:
+            self.close()
+            raise
         self.executor.add_node(self.node)
 
     def _on_image(self, message: ImageMsg) -> None:
@@ -72,9 +77,8 @@ class Player:
             self.executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
-        if self.node is not None:
-            self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
+        nodes = (self.listener, self.node)
+        leave(self.executor, *(node for node in nodes if node is not None))
 
 
 @contextmanager

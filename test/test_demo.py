@@ -41,7 +41,9 @@ from egomotion_ros.demo.script import (
     read_script,
 )
 from egomotion_ros.demo.session import Session
+from egomotion_ros.nodes.egomotion_node import spin
 from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
 
@@ -323,11 +325,12 @@ def test_an_instruction_to_be_stopped_that_is_refused_before_any_motion_is_an_er
         response.success = True
         return response
 
-    ActionServer(node, GenerateMotion, 'generate_motion', refuse)
+    server = ActionServer(node, GenerateMotion, 'generate_motion', refuse)
     node.create_service(Trigger, '~/stop', stop)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    done = threading.Event()
+    thread = threading.Thread(target=spin, args=(executor, node, done), daemon=True)
     thread.start()
     try:
         with Session(Children(tmp_path, {}), domain, robot.joint_names) as session:
@@ -336,9 +339,10 @@ def test_an_instruction_to_be_stopped_that_is_refused_before_any_motion_is_an_er
             _, finish = session.ask('walk forward', 0, 'stop', 1.0)
             attempt = finish()
     finally:
-        executor.shutdown()
-        thread.join(5.0)
-        rclpy.shutdown(context=context)
+        done.set()
+        end(executor, thread)
+        server.destroy()
+        leave(executor, node)
     assert attempt.error == 'NO_IMAGE: no image'
 
 

@@ -325,3 +325,10 @@ def test_limits_that_contradict_themselves_are_refused():
         JointLimits([0.0], [1.0], [1.0], [0.0], ('a',))
     with pytest.raises(ValueError, match='linear_velocity'):
         RootLimits(linear_velocity=-1.0)
+
+
+def test_a_plan_far_away_is_refused_at_once_and_not_reached_in_a_seam_of_an_hour():
+    running, new = wild_motion(1), wild_motion(2)
+    far = replace(new, root_position=new.root_position + [1e7, 0.0, 0.0])
+    with pytest.raises(ValueError, match='apart'):
+        join(running, 1.0, far, 0.8, LIMITS, ROOT)

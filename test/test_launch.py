@@ -116,6 +116,8 @@ def launched(*words: str) -> Iterator[subprocess.Popen]:
 def asking(service: type, name: str) -> Iterator:
     """Yield a function that sends a request to a service, waiting for both."""
     import rclpy
+
+    from egomotion_ros.nodes.process import leave
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node('launch_test', context=context)
@@ -133,9 +135,7 @@ def asking(service: type, name: str) -> Iterator:
     try:
         yield ask
     finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+        leave(executor, node)
 
 
 def state_of(name: str, expected: str, patience: float = 60.0) -> str:

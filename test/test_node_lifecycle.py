@@ -52,7 +52,8 @@ def test_nothing_is_published_unless_active(pipeline):
     with Harness(pipeline) as harness:
         assert harness.transition(DEACTIVATE)
         count = len(harness.heard.messages)
-        harness.node.controller.instruct('walk forward')  # past the gate on purpose
+        harness.node.controller._is_active = True  # past the gate on purpose
+        harness.node.controller.instruct('walk forward')
         harness.wait(
             lambda: harness.pipeline.reached['retarget'].is_set(), what='a plan made in vain'
         )

@@ -168,6 +168,32 @@ def test_a_whole_that_comes_when_the_stop_has_begun_joins_it(late):
     np.testing.assert_allclose(end.positions, swing().positions[-1], atol=1e-6)
 
 
+@pytest.mark.parametrize('late', [11.2, 12.5, 14.0])
+def test_a_plan_goes_on_later_from_where_its_beginning_stopped(late):
+    player = Player(LIMITS, RootLimits())
+    opened(player, 10 * SECOND)
+    whole = player.complete(swing(), human(), int(late * SECOND), 0.1, 0.4)
+    # Not dragged to where it would be by now: hardly faster than the plan itself.
+    fastest = np.abs(swing().root_twist[:, 0]).max()
+    assert np.abs(whole.motion.root_twist[:, 0]).max() < 1.15 * fastest
+    # What it was made from is late as well.
+    assert whole.human_start > 10 * SECOND
+    assert whole.end - whole.human_start == pytest.approx(5 * SECOND, abs=SECOND / 6)
+
+
+def test_a_whole_that_is_another_motion_than_its_beginning_is_joined():
+    player = Player(LIMITS, RootLimits())
+    begun = opened(player, 10 * SECOND)
+    other = replace(swing(), positions=swing().positions + 0.05)
+    now = int(10.5 * SECOND)
+    whole = player.complete(other, human(), now, 0.1, 0.4)
+    for seconds in (10.5, 10.55, 10.6):
+        told = sample(begun.motion, begun.seconds(int(seconds * SECOND)))
+        tells = sample(whole.motion, whole.seconds(int(seconds * SECOND)))
+        np.testing.assert_allclose(tells.positions, told.positions, atol=1e-6)
+    assert check(whole.motion, LIMITS).total == 0
+
+
 def test_a_beginning_that_would_stop_at_once_is_not_played(player):
     before = player.playing
     observed, now = int(11.0 * SECOND), int(11.95 * SECOND)

@@ -278,8 +278,10 @@ class Sender:
             Observation(image, 'walk forward', now, CameraPose(1.2, 0.6)), uuid.uuid4().hex, 7
         )
         bundle = changes.pop('bundle_hash', self.pipeline.bundle.hash)
-        info = PlanInfo(plan.plan_id, 7, bundle, now, now, PlanarPose(),
-                        instruction_stamp=self.given)
+        _, place, (x, y, z, w) = self.harness.robot_state(now)
+        yaw = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        root = PlanarPose(float(place[0]), float(place[1]), float(yaw))
+        info = PlanInfo(plan.plan_id, 7, bundle, now, now, root, instruction_stamp=self.given)
         message = primitives_to_msg(plan, info, with_states=True)
         for name, value in changes.items():
             setattr(message, name, value)
@@ -399,6 +401,93 @@ def test_primitives_that_come_during_a_plan_are_next_and_continue_it(generating)
                  what='motion of the newest primitives')
     assert len(harness.pipeline.prefixes) == made + 2
     harness.stop()
+
+
+def test_an_instruction_from_a_clock_that_is_ahead_is_stopped_too(tiny):
+    with Harness(tiny, stages='generate', future_tolerance=10.0,
+                 **{'primitives.max_age': 10.0, 'primitives.timeout': 20.0}) as harness:
+        sender = Sender(harness, tiny)
+        ahead = harness.now() + 8_000_000_000
+        sender.send(sender.message(given=ahead))
+        harness.wait(lambda: harness.heard.motions, what='motion')
+        assert harness.stop().message == 'stopping'
+        harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+        seen = len(harness.heard.motions)
+        sender.send(sender.message(given=ahead))
+        harness.wait(lambda: harness.node.health.ignored, what='ignored primitives')
+        assert len(harness.heard.motions) == seen
+        sender.send(sender.message(given=ahead + 1))
+        harness.wait(lambda: len(harness.heard.motions) > seen, what='motion')
+
+
+def test_a_second_reasoner_with_an_older_instruction_is_ignored_and_hides_no_silence(tiny):
+    with Harness(tiny, stages='generate',
+                 **{'primitives.max_age': 10.0, 'primitives.timeout': 20.0}) as harness:
+        sender, controller = Sender(harness, tiny), harness.node.controller
+        older = harness.now()
+        sender.send(sender.message(given=older))
+        harness.wait(lambda: whole(harness), what='motion')
+        newer = sender.message()
+        sender.send(newer)
+        harness.wait(lambda: newer.plan.plan_id in harness.heard.plans, what='the newer motion')
+        for _ in range(3):
+            sender.send(sender.message(given=older))
+        harness.wait(lambda: harness.node.health.ignored == 3, what='ignored primitives')
+        assert harness.heard.plans[-1] == newer.plan.plan_id
+        assert controller._task.given == time_from_msg(newer.plan.instruction_stamp)
+        harness.set(**{'primitives.timeout': 0.5})
+        sender.send(sender.message(given=older))
+        harness.wait(lambda: harness.heard.motions[-1].hold, what='the deceleration')
+        harness.wait_status(Status.HOLDING, ErrorCode.STALE_PRIMITIVES)
+
+
+def test_primitives_that_grew_old_behind_another_plan_are_not_used(generating):
+    sender, harness = generating, generating.harness
+    harness.pipeline.shut('retarget')
+    sender.send(sender.message())
+    assert harness.pipeline.reached['retarget'].wait(20.0)
+    waiting = sender.message(given=sender.given)
+    sender.send(waiting)
+    harness.wait(lambda: harness.node.controller._next is not None)
+    ignored = harness.node.health.ignored
+    harness.set(**{'primitives.max_age': 0.01})
+    harness.pipeline.open_all()
+    harness.wait(lambda: harness.node.health.ignored > ignored, what='ignored primitives')
+    harness.set(**{'primitives.max_age': 10.0})
+    fresh = sender.message(given=sender.given)
+    sender.send(fresh)
+    harness.wait(lambda: fresh.plan.plan_id in harness.heard.plans, what='motion')
+    assert waiting.plan.plan_id not in harness.heard.plans
+    harness.stop()
+
+
+@pytest.mark.parametrize('where', [1e9, -100.0])
+def test_primitives_of_what_was_seen_elsewhere_move_nothing(generating, where):
+    sender, harness = generating, generating.harness
+    harness.wait(lambda: not harness.node.controller.is_busy, what='rest')
+    seen = len(harness.heard.motions)
+    message = sender.message()
+    message.plan.observation_pose.position.x += where
+    sender.send(message)
+    harness.wait(lambda: harness.node.health.last_code == ErrorCode.BAD_PRIMITIVES,
+                 what='the refusal')
+    assert 'from where the robot was' in harness.node.health.last_message
+    harness.wait(lambda: not harness.node.controller.is_busy)
+    assert len(harness.heard.motions) == seen
+
+
+def test_primitives_on_their_way_at_deactivation_start_nothing(generating):
+    sender, harness = generating, generating.harness
+    controller, late = harness.node.controller, sender.message()
+    assert harness.transition(DEACTIVATE)
+    harness.node.observer.accept = lambda sample: (None, PlanInfo(
+        'late', 1, '', 0, 0, PlanarPose(), instruction_stamp=harness.now() + 50_000_000))
+    try:
+        controller.receive(late)
+        assert controller._task is None and not controller.is_busy
+    finally:
+        del harness.node.observer.accept
+        assert harness.transition(ACTIVATE)
 
 
 def test_goals_are_told_where_to_go(generating):

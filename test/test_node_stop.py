@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from action_msgs.msg import GoalStatus
+from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import CONFIGURE, DEACTIVATE, Harness
 import numpy as np
 import pytest
@@ -350,11 +351,9 @@ def test_sigterm_stops_the_motion_before_the_process_ends(pipeline, tiny_bundle)
             env=dict(os.environ),
         )
         try:
-            from lifecycle_msgs.srv import ChangeState
-
-            name = f'{harness.namespace}/child/lonely/change_state'
-            harness.changer = harness.world.create_client(ChangeState, name)
-            assert harness.changer.wait_for_service(timeout_sec=30.0)
+            name = f'{harness.namespace}/child/lonely'
+            harness.changer = harness.world.create_client(ChangeState, f'{name}/change_state')
+            harness.getter = harness.world.create_client(GetState, f'{name}/get_state')
             for step in (CONFIGURE, 3):
                 assert harness.transition(step)
             moving(harness)

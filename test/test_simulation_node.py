@@ -28,6 +28,7 @@ from test_simulation import walk
 from egomotion_ros.data.scenes import scene_seed
 from egomotion_ros.msg import RobotMotion
 from egomotion_ros.nodes.conversions import PlanInfo, robot_to_msg, time_from_msg
+from egomotion_ros.nodes.process import leave
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.simulation_node import SimulationNode
 from egomotion_ros.retarget.description import RobotDescription
@@ -99,9 +100,7 @@ class Bench:
 
     def close(self) -> None:
         self.closing.set()
-        self.thread.join(10.0)
-        self.sim.destroy_node()
-        rclpy.shutdown(context=self.context)
+        leave(self.executor, self.sim, self.node, thread=self.thread)
 
 
 @pytest.fixture(scope='module')

@@ -29,6 +29,7 @@ from egomotion_ros.demo.record import Attempt, Sent, Visit
 from egomotion_ros.msg import HumanMotion, RobotMotion, Status
 from egomotion_ros.nodes.conversions import human_from_msg, robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.nodes.qos import profile
 
 #: Seconds that a process may take to appear, to answer, and to act on an instruction.
@@ -81,8 +82,9 @@ class Session:
 
     def __exit__(self, *unused: object) -> None:
         self._closing.set()
-        self._thread.join(5.0)
-        self._context.try_shutdown()
+        end(self._executor, self._thread)
+        self._goals.destroy()
+        leave(self._executor, self._node)
 
     # What the demo does -----------------------------------------------------------------------
     def bring_up(self) -> None:

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from egomotion_ros.demo.processes import Children, DemoError
 from egomotion_ros.msg import RobotMotion, Status
 from egomotion_ros.nodes.conversions import time_from_msg
+from egomotion_ros.nodes.process import leave
 from egomotion_ros.nodes.qos import profile
 
 WIDTH, HEIGHT, RATE = 1280, 720, 30
@@ -196,9 +197,7 @@ class Probe:
 
     def close(self) -> None:
         """Leave the network."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
-        self._context.try_shutdown()
+        leave(self._executor, self.node)
 
     def say(self, text: str, replan_period: float) -> None:
         """Give an instruction, planned anew every ``replan_period`` seconds."""

@@ -19,7 +19,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
-from egomotion_ros.nodes.process import run_node
+from egomotion_ros.nodes.process import destroyed_on_failure, run_node
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.sensor_messages import camera_info_to_msg, described, image_to_msg
 from egomotion_ros.nodes.sources import Calibration, load_calibration, open_source, shrink
@@ -36,13 +36,12 @@ class CameraNode(Node):
 
     def __init__(self, **options) -> None:
         super().__init__('camera_node', **options)
-        self._declare()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        with destroyed_on_failure(self):
+            self._declare()
+            self._open()
         get = self._value
-        if not get('path'):
-            raise ValueError('parameter path: expected a video, a folder of pictures or a .vrs '
-                             'file, got nothing')
-        self._source = open_source(get('path'), get('picture_rate'))
-        self._fixed = self._calibration()
         if self._fixed is None and not get('horizontal_fov'):
             self.get_logger().warning(
                 f'{self._source.name} holds no calibration and neither calibration nor '
@@ -50,7 +49,6 @@ class CameraNode(Node):
                 'refuse the images unless it is told the field of view')
         self._images = self.create_publisher(Image, 'image', profile('sensor_reliable'))
         self._infos = self.create_publisher(CameraInfo, 'camera_info', profile('sensor_reliable'))
-        self._ending = threading.Event()
         self._problem: Exception | None = None
         self._done = False
         self.dropped = 0
@@ -77,6 +75,15 @@ class CameraNode(Node):
     def _value(self, name: str):
         return self.get_parameter(name).value
 
+    def _open(self) -> None:
+        """Open the recording; raises ValueError or OSError where it cannot be played."""
+        path = self._value('path')
+        if not path:
+            raise ValueError('parameter path: expected a video, a folder of pictures or a .vrs '
+                             'file, got nothing')
+        self._source = open_source(path, self._value('picture_rate'))
+        self._fixed = self._calibration()
+
     def _calibration(self) -> Calibration | None:
         """Return the calibration at the recording's own size, None where only hfov may be set."""
         path = self._value('calibration')
@@ -95,7 +102,8 @@ class CameraNode(Node):
     def destroy_node(self) -> None:
         """Stop playing, then free the node."""
         self._ending.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         super().destroy_node()
 
     # The playback thread ----------------------------------------------------------------------

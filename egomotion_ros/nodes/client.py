@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 from egomotion_ros.action import GenerateMotion
 from egomotion_ros.nodes.conversions import robot_from_msg
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
+from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.types import RobotMotion
 
 #: Name of the node whose stop service is called.
@@ -66,6 +67,7 @@ class EgoMotionClient:
         self._stop = self._node.create_client(Trigger, f'{NODE}/stop')
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
         self._goal = None
@@ -151,11 +153,10 @@ class EgoMotionClient:
 
     def close(self) -> None:
         """Leave the network."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(2.0)
+        self._closing.set()
+        end(self._executor, self._thread)
         self._action.destroy()
-        self._node.destroy_node()
-        self._context.try_shutdown()
+        leave(self._executor, self._node)
 
     def __enter__(self) -> EgoMotionClient:
         return self
@@ -164,10 +165,12 @@ class EgoMotionClient:
         self.close()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        # Not ended by the executor's shutdown, which takes away what it is waiting for.
+        while not self._closing.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.5)
+            except ExternalShutdownException:
+                return
 
     def _ask(self, send: Callable[[], Future], timeout: float):
         """

@@ -3,8 +3,9 @@
 """
 The managed node: camera and instruction in, motion out.
 
-This file wires; :mod:`controller` decides, :mod:`planning` thinks, :mod:`observer` looks and
-:mod:`outputs` speaks.  Topics, parameters and the action are listed in ``docs/reference``.
+This file wires; :mod:`controller` decides, :mod:`handover` makes motion of plans, :mod:`planning`
+thinks, :mod:`observer` looks and :mod:`outputs` speaks.  Topics, parameters and the action are
+listed in ``docs/reference``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from egomotion_ros.nodes.lifecycle import ManagedNode
 from egomotion_ros.nodes.observer import Observer
 from egomotion_ros.nodes.outputs import Outputs
 from egomotion_ros.nodes.parameters import Parameters
+from egomotion_ros.nodes.process import destroyed_on_failure, leave
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.receiver import Receiver
 from egomotion_ros.nodes.stages import GenerateController, ReasonController
@@ -64,12 +66,9 @@ class EgoMotionNode(ManagedNode):
     def __init__(self, load_pipeline: Callable = _load, **options) -> None:
         super().__init__('egomotion_node', **options)
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        try:
+        self._goals = self._jump = None
+        with destroyed_on_failure(self):
             self.parameters = Parameters(self)
-        except Exception:
-            # What DDS was given must go now, not whenever the exception is forgotten.
-            self.destroy_node()
-            raise
         self.parameters.on_change = self._parameters_changed
         self._load_pipeline = load_pipeline
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None
@@ -150,7 +149,7 @@ class EgoMotionNode(ManagedNode):
         if self._instruction is not None:
             self.destroy_subscription(self._instruction)
             self._instruction = None
-        if self.controller.halt(ErrorCode.DEACTIVATED, 'the node was deactivated'):
+        if self.controller.end():
             self.outputs.flush(FLUSH)
         self._heart.stop()
         self.observer.close()
@@ -168,6 +167,14 @@ class EgoMotionNode(ManagedNode):
             self.pipeline.close()
         self.pipeline = self.observer = self.outputs = self.controller = self.health = None
         self.parameters.frozen = False
+
+    def destroy_node(self) -> None:
+        """Leave the network, with the action and the watch over the clock."""
+        if self._goals is not None:
+            self._goals.destroy()
+        if self._jump is not None:
+            self._jump.unregister()
+        super().destroy_node()
 
     # Callbacks --------------------------------------------------------------------------------
     def _on_instruction(self, message: String) -> None:
@@ -234,7 +241,7 @@ def spin(executor: Executor, node: ManagedNode, done: threading.Event) -> None:
 
 def run(node: ManagedNode) -> None:
     """
-    Spin ``node`` until SIGINT or SIGTERM, then shut it down: motion stops before DDS does.
+    Spin ``node`` until SIGINT or SIGTERM, then end it and ROS: motion stops before DDS does.
 
     rclpy's own signal handlers must be off, they would close the publishers first.
     """
@@ -252,9 +259,7 @@ def run(node: ManagedNode) -> None:
     except Exception as error:
         node.get_logger().error(f'shutdown: {error!r}')
     done.set()
-    executor.create_task(lambda: None)  # ends the wait of spin_once
-    thread.join(2.0)
-    executor.shutdown(timeout_sec=1.0)
+    leave(executor, node, thread=thread)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -267,8 +272,6 @@ def main(args: list[str] | None = None) -> int:
         rclpy.try_shutdown()
         return 1
     run(node)
-    node.destroy_node()
-    rclpy.try_shutdown()
     return 0
 
 

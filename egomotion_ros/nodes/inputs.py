@@ -140,14 +140,15 @@ class Channel:
         self._sequence = 0
 
     def close(self) -> None:
-        """Unsubscribe and forget."""
-        self._ask_for_losses()
-        if self._event is not None:
-            self._event.destroy_when_not_in_use()
-            self._event = None
-        self._node.destroy_subscription(self.subscription)
-        self.subscription = None
-        self.clear()
+        """Unsubscribe and forget; whoever takes in another thread is waited for."""
+        with self._taking:
+            self._ask_for_losses()
+            if self._event is not None:
+                self._event.destroy_when_not_in_use()
+                self._event = None
+            self._node.destroy_subscription(self.subscription)
+            self.subscription = None
+            self.clear()
 
     def clear(self) -> None:
         """Forget what came (after a jump of the clock)."""
@@ -220,9 +221,13 @@ class Channel:
             raise ValueError(f'{self.topic}: not a {self.message_type.__name__}') from error
 
     def take(self) -> None:
-        """Take what the middleware has; never waits for it."""
-        handle = self.subscription.handle
-        with self._taking, handle:
+        """Take what the middleware has; never waits for it.  Nothing once closed."""
+        with self._taking:
+            if self.subscription is not None:
+                self._take(self.subscription.handle)
+
+    def _take(self, handle: _rclpy.Subscription) -> None:
+        with handle:
             while (taken := handle.take_message(self.message_type, True)) is not None:
                 self._count_gap(taken[1]['publication_sequence_number'])
                 self._keep(taken[0])
@@ -249,7 +254,8 @@ class Channel:
         which ``lost by the transport`` are those that the middleware reports; the rest was
         replaced by newer ones in its queue.  Middleware that cannot tell leaves these at 0.
         """
-        self._ask_for_losses()
+        with self._taking:
+            self._ask_for_losses()
         with self._news:
             return {name: self._counts[name] for name in COUNTS}
 

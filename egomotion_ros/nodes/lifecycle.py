@@ -92,6 +92,16 @@ class ManagedNode(LifecycleNode):
         super().on_deactivate(state)
         return SUCCESS if self._attempt('error handling', self.teardown) == SUCCESS else FAILURE
 
+    def destroy_node(self) -> None:
+        """
+        Free what DDS was given, at once.
+
+        rclpy forgets the state machine, which keeps the node in the graph until the garbage
+        collector comes by: perhaps in the middle of the making of another node.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     @property
     def state_label(self) -> str:
         """Label of the current lifecycle state, such as ``active``."""

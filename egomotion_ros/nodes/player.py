@@ -18,6 +18,9 @@ from egomotion_ros.retarget.joining import LOST, MotionState, decelerate, join, 
 from egomotion_ros.retarget.limits import JointLimits, RootLimits
 from egomotion_ros.types import HumanMotion, RobotMotion
 
+#: Two motions that differ by less (rad, m and their rates) are one.
+SAME = 1e-4
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -115,10 +118,9 @@ class Player:
         return min(max(self.playing.seconds(now) / self.playing.motion.duration, 0.0), 1.0)
 
     def state(self, now: int) -> MotionState | None:
-        """Commanded state at ``now``, None where nothing was ever played."""
-        if self.playing is None:
-            return None
-        return sample(self.playing.motion, self.playing.seconds(now))
+        """Commanded state at ``now``, None where nothing was ever played; for any thread."""
+        playing = self.playing
+        return None if playing is None else sample(playing.motion, playing.seconds(now))
 
     def prefix(self, stamp: int, seconds: float) -> HumanMotion | None:
         """
@@ -218,13 +220,22 @@ class Player:
 
         Up to the row where the stop of the beginning would begin, the answer is the same motion
         with the same start.  Where that row is less than ``lead`` seconds away, or gone, the plan
-        joins the stop instead, as in :meth:`follow`, and raises what that raises.
+        joins the stop instead, as in :meth:`follow`, and raises what that raises: it goes on,
+        later, from where on its path the stop has brought the robot.
         """
-        how, origin = self.playing.beginning, self.playing.human_start
-        if now + round(1e9 * lead) > how.stop:
-            return self.follow(motion, human, origin, now, lead, blend)
-        self.playing = self._enter(how, motion, human, origin)
-        return self.playing
+        begun = self.playing
+        how, origin, leaves = begun.beginning, begun.human_start, now + round(1e9 * lead)
+        if leaves <= how.stop:
+            whole = self._enter(how, motion, human, origin)
+            if _agree(begun, whole, now, leaves):
+                self.playing = whole
+                return whole
+        gone, slowing = max(leaves - how.stop, 0), max(begun.end - how.stop, 1)
+        share = min(gone / slowing, 1.0)
+        delay = gone - round(slowing * (share - 0.5 * share**2))
+        # The speed that the stop took away comes back in a third of the blend without overshoot.
+        delay += round(1e9 * blend * share / 3.0)
+        return self.follow(motion, human, origin + delay, now, lead, blend)
 
     def _enter(
         self, how: Beginning, motion: RobotMotion, human: HumanMotion, origin: int
@@ -294,6 +305,16 @@ class Player:
     def forget(self) -> None:
         """Nothing runs any more."""
         self.playing = None
+
+
+def _agree(one: Playing, other: Playing, begin: int, end: int) -> bool:
+    """Return True where both move the robot alike from ``begin`` to ``end`` (ns)."""
+    times = np.linspace(0.0, 1e-9 * (end - begin), 5)
+    a, b = (sample(x.motion, x.seconds(begin) + times) for x in (one, other))
+    turned = 1.0 - np.abs((a.root_quaternion * b.root_quaternion).sum(axis=-1))
+    pairs = ((a.positions, b.positions), (a.velocities, b.velocities),
+             (a.root_position, b.root_position), (a.root_twist, b.root_twist))
+    return turned.max() < SAME and all(np.abs(x - y).max() < SAME for x, y in pairs)
 
 
 def check_motion(motion: RobotMotion, limits: JointLimits) -> None:

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 KEPT = 8
 #: Longest name of a plan (characters).
 MOST_NAME = 100
+#: Two nodes that read the same odometry agree on where the robot was, to within (m).
+MOST_APART = 0.5
+#: Fastest way (m/s) that a robot goes while its odometry is not known.
+FASTEST = 4.0
 
 
 class Receiver(Observer):
@@ -101,7 +105,7 @@ class Receiver(Observer):
 
     def accept(self, sample: Sample) -> tuple[PrimitivePlan, PlanInfo]:
         """
-        Read and check a message; what is returned may be turned into motion.
+        Read and check a message; what is returned may be turned into motion, see :meth:`keep`.
 
         Raises NodeError BAD_PRIMITIVES, FOREIGN_BUNDLE or STALE_PRIMITIVES.
         """
@@ -132,16 +136,20 @@ class Receiver(Observer):
             channel.refuse(sample, 'stamp')
             why = 'came already' if plan.plan_id in self._seen else 'is older than the one before'
             raise NodeError(ErrorCode.STALE_PRIMITIVES, f'plan {plan.plan_id!r} {why}')
+        return plan, info
+
+    def keep(self, plan: PrimitivePlan) -> None:
+        """Note that ``plan`` counts: it must not come twice, and the next must be newer."""
         self._seen.append(plan.plan_id)
         self._newest, self._is_new = plan.stamp, True
-        return plan, info
 
     def place(self, plan: PrimitivePlan) -> tuple[View, PrimitivePlan]:
         """
         Measure the robot for a plan that another node reasoned.
 
         Without odometry the plan starts where the motion under way has brought the robot.  Raises
-        NodeError for states that are required and missing, stale or bad.
+        NodeError for states that are required and missing, stale or bad, and BAD_PRIMITIVES where
+        the robot was elsewhere.
         """
         p = self._parameters
         for channel, name in ((self.joint_states, 'joint_states'), (self.odom, 'odom')):
@@ -149,7 +157,18 @@ class Receiver(Observer):
             if p[f'{name}.required']:
                 channel.wait(p['primitives.timeout'])
         joints, base = self._joints(patient=True), self._base(plan.stamp, patient=True)
-        if base is None and self.commanded(plan.stamp) is not None:
+        if base is not None:
+            here = self.stand(base, plan.stamp)[0]
+            way = float(np.hypot(plan.root.x - here.x, plan.root.y - here.y))
+            # Odometry that was listened to later only tells where the robot is by now.
+            known = min((sample.stamp for sample in self.odom.all()), default=plan.stamp)
+            unknown = max(1e-9 * (known - plan.stamp), 0.0)
+            if way > MOST_APART + FASTEST * unknown:
+                raise NodeError(
+                    ErrorCode.BAD_PRIMITIVES,
+                    f'what the primitives tell of was seen {way:.2f} m from where the robot was',
+                )
+        elif self.commanded(plan.stamp) is not None:
             plan = replace(plan, root=self.stand(None, plan.stamp)[0])
         measured = None if joints is None else Measured(*joints, base)
         age = max(self._clock.now().nanoseconds - plan.stamp, 0)

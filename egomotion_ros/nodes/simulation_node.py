@@ -35,7 +35,7 @@ from egomotion_ros.nodes.conversions import (
     robot_from_msg,
     time_to_msg,
 )
-from egomotion_ros.nodes.process import run_node
+from egomotion_ros.nodes.process import destroyed_on_failure, run_node
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.sensor_messages import (
     camera_info_to_msg,
@@ -62,7 +62,14 @@ class SimulationNode(Node):
 
     def __init__(self, **options) -> None:
         super().__init__('simulation_node', **options)
-        self._declare()
+        self._camera: CameraThread | None = None
+        self._camera_lock, self._closing = threading.Lock(), False
+        with destroyed_on_failure(self):
+            self._declare()
+            self._set_up()
+
+    def _set_up(self) -> None:
+        """Make the world and what tells of it; raises what a bad parameter raises."""
         get = self._value
         self._robot = RobotDescription.load(get('robot'))
         hfov = get('horizontal_fov') or self._robot.camera.hfov
@@ -72,8 +79,6 @@ class SimulationNode(Node):
         self._tick_period = 1.0 / get('state_rate')
         self._camera_period = round(1e9 / get('camera_rate'))
         self._factor = get('realtime_factor')
-        self._camera: CameraThread | None = None
-        self._camera_lock, self._closing = threading.Lock(), False
         self._clock_out = self.create_publisher(ClockMsg, '/clock', profile('command'))
         self._images = self.create_publisher(Image, 'image', profile('sensor_reliable'))
         self._infos = self.create_publisher(CameraInfo, 'camera_info', profile('sensor_reliable'))
@@ -83,7 +88,6 @@ class SimulationNode(Node):
                                  profile('motion'))
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.add_on_set_parameters_callback(self._on_parameters)
-        # Last of what can fail: from here on a thread draws, which only destroy_node ends.
         self._load(get('scene_seed'))
         if self._factor > 0.0:
             self._wall = time.monotonic()

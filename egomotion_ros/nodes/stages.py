@@ -42,8 +42,8 @@ class GenerateController(Controller):
 
     def __init__(self, *parts) -> None:
         super().__init__(*parts)
-        #: Instructions given until then (ns) move nothing any more.
-        self._ended = 0
+        #: Instructions given until then (ns), and the one that was stopped last, move nothing.
+        self._ended = self._stopped = 0
         self._next: PrimitivePlan | None = None
 
     def start(self) -> None:
@@ -80,22 +80,22 @@ class GenerateController(Controller):
                 self._refuse(error)
             return
         with self._lock:
-            now = self._clock.now().nanoseconds
-            if self._ended > now:  # the clock was set back while nothing moved
-                self._ended = 0
-            latest = now + round(1e9 * self._parameters['future_tolerance'])
-            if not self._ended < info.instruction_stamp <= latest:
-                self._health.ignored += 1
-                self._log.warning(
-                    'motion_primitives ignored: their instruction was given before this node was '
-                    'activated or last stopped; give it again',
-                    throttle_duration_sec=5.0,
+            given = info.instruction_stamp
+            if not self._is_active:  # it was on its way while the node was deactivated
+                return
+            if not self._counts(given):
+                self._ignore(
+                    'their instruction was given before this node was activated or last stopped, '
+                    'or before the one that counts now; give it again'
                 )
                 return
+            self._observer.keep(plan)
             self._next = plan
             task = self._task
-            if task is None or task.given != info.instruction_stamp:
-                self._begin(Task(plan.instruction, given=info.instruction_stamp))
+            if task is None or task.given != given:
+                # Whoever still sends plans of an older one is too late.
+                self._ended = given - 1
+                self._begin(Task(plan.instruction, given=given))
             elif self._worker.current is None:
                 self._request(task)
 
@@ -110,8 +110,13 @@ class GenerateController(Controller):
     def _request(self, task: Task) -> None:
         """Plan from the newest primitives; without any, the next ones are waited for."""
         plan, self._next = self._next, None
-        if plan is not None:
-            p = self._parameters
+        p = self._parameters
+        if plan is None:
+            return
+        age = 1e-9 * (self._clock.now().nanoseconds - plan.stamp)
+        if age > p['primitives.max_age']:
+            self._ignore(f'they waited for the plan before until they were {age:.2f} s old')
+        else:
             self._submit(
                 task,
                 PlanRequest(
@@ -127,5 +132,21 @@ class GenerateController(Controller):
     def _is_standing(self, task: Task | None) -> bool:
         return task is not None
 
+    def _counts(self, given: int) -> bool:
+        """Return True for an instruction, by when it was ``given`` (ns), that may move."""
+        latest = self._clock.now().nanoseconds + round(
+            1e9 * self._parameters['future_tolerance']
+        )
+        if self._ended > latest:  # the clock was set back while nothing moved
+            self._ended = 0
+        # The other host's clock may be ahead: a stop must not look older than what it stopped.
+        return self._ended < given <= latest and given != self._stopped
+
+    def _ignore(self, why: str) -> None:
+        self._health.ignored += 1
+        self._log.warning(f'motion_primitives ignored: {why}', throttle_duration_sec=5.0)
+
     def _end(self) -> None:
         self._ended, self._next = self._clock.now().nanoseconds, None
+        if self._task is not None:
+            self._stopped = self._task.given

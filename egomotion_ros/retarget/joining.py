@@ -42,6 +42,8 @@ STEP = 1.0 / 30.0
 LEAD = 0.1
 #: Shortest time in which the difference between two plans decays (s).
 BLEND = 0.4
+#: Longest such time (s): plans that are farther apart are not of one robot.
+FARTHEST = 10.0
 #: Shortest stop along a running path (s), and the base's deceleration in it (m/s^2, rad/s^2).
 SHORTEST_STOP = 0.3
 STOP_LINEAR, STOP_ANGULAR = 3.0, 10.0
@@ -104,7 +106,8 @@ def join(
     It ends, at zero velocity, where the new plan ends.
 
     Raises ValueError for other joints or frames, a time that is not finite, a ``time_now`` before
-    the running plan starts, or a new plan that is over at the switch-over.
+    the running plan starts, a new plan that is over at the switch-over, or one that is more than
+    FARTHEST seconds away.
     """
     root_limits = root_limits or RootLimits()
     if running.joint_names != new.joint_names or new.joint_names != limits.joint_names:
@@ -143,6 +146,8 @@ def join(
         float(np.max(1.5 * np.abs(shift))) / (0.5 * root_limits.linear_velocity),
         float(np.linalg.norm(1.5 * turn)) / (0.5 * root_limits.angular_velocity),
     )
+    if duration > FARTHEST:
+        raise ValueError(f'join: the plans are {duration:.3g} s apart')
     end = max(new_start_time + new.duration, switch * step + duration)
     rows = np.arange(switch, int(np.ceil(end / step - 1e-6)) + 1)
     ahead = sample(new, step * rows - new_start_time)

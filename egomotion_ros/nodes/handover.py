@@ -9,6 +9,7 @@ the lock decides whether that is still wanted, and how it joins what is under wa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 import threading
@@ -58,7 +59,7 @@ class Task:
     first_ms: float = 0.0
 
 
-class Handover:
+class Handover(ABC):
     """
     Holds the task and the motion; asks for plans and hands them over.
 
@@ -98,11 +99,11 @@ class Handover:
             only_reasons=parameters['stages'] == 'reason',
         )
 
+    @abstractmethod
     def halt(
         self, code: ErrorCode, text: str, at: int | None = None, is_fault: bool = False
     ) -> bool:
         """End the task and come to rest; see the controller."""
-        raise NotImplementedError
 
     # Plans are asked for ----------------------------------------------------------------------
     def _request(self, task: Task) -> None:

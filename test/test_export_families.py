@@ -9,14 +9,15 @@ from types import SimpleNamespace
 from families_support import FAMILIES, IMAGE, tiny_reasoner
 import numpy as np
 import onnx
+from onnx import shape_inference
 import pytest
 import torch
 
 from egomotion_ros.runtimes.export import write_graphs
-from egomotion_ros.runtimes.export_graphs import reasoner_graphs
+from egomotion_ros.runtimes.export_graphs import cache_shape, reasoner_graphs
 from egomotion_ros.runtimes.export_lean import lean_graphs
 from egomotion_ros.runtimes.flavours import half_precision
-from egomotion_ros.runtimes.loops import decode_primitives
+from egomotion_ros.runtimes.loops import PromptMemory, decode_primitives
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
 from egomotion_ros.runtimes.torch_runtime import graph_spec
@@ -66,6 +67,36 @@ def test_graphs_answer_as_torch_does(exported: SimpleNamespace, decoder: str,
     tokens, states, right_tokens, right_states = answers(exported, decoder, refinements)
     assert np.array_equal(tokens, right_tokens)
     np.testing.assert_allclose(states, right_states, atol=2e-3)
+
+
+def test_a_picture_that_stands_is_not_read_again_by_a_causal_family(
+        exported: SimpleNamespace) -> None:
+    config, family = exported.reasoner.config, exported.reasoner.family
+    features = exported.specs['vision'].outputs[0].shape
+    rows, wide = exported.reasoner.prompt_rows, exported.reasoner.width
+    layers, pair, heads, _, depth = cache_shape(exported.reasoner)
+    kept = (family.deep * wide if family.bidirectional else layers * pair * heads * depth)
+    assert features == (1, family.grid ** 2, wide + kept)
+    # Products of the feed-forward part tell how many rows go through the layers.
+    graph = shape_inference.infer_shapes(
+        onnx.load(exported.folder / 'prefill.onnx', load_external_data=False)).graph
+    shapes = {item.name: [size.dim_value for size in item.type.tensor_type.shape.dim]
+              for item in graph.value_info}
+    counts = {shapes[node.output[0]][-2] for node in graph.node
+              if node.op_type in ('MatMul', 'Gemm') and shapes.get(node.output[0], [0])[-1] == 48}
+    assert counts == {rows if family.bidirectional else rows - family.grid ** 2}
+    # The same picture under other words: what is known of it leads to the same answer.
+    runtime, memory = OrtRuntime(exported.specs, 1), PromptMemory()
+    image = np.random.default_rng(1).integers(0, 256, (IMAGE, IMAGE, 3)).astype(np.uint8)
+    figures = SimpleNamespace(windows=19, levels=config.levels, codebook=config.codes,
+                              temperature=0.0, decoder='autoregressive', refinements=0)
+    for words in (np.arange(6), np.arange(6) + 9):
+        prompt = image, words, np.arange(6) < 5, np.array([1.4, 0.3, 0.1])
+        found = decode_primitives(runtime, figures, *prompt, 0, memory)
+        fresh = decode_primitives(runtime, figures, *prompt, 0)
+        assert np.array_equal(found.tokens, fresh.tokens)
+        assert np.array_equal(found.states, fresh.states)
+    assert (memory.pictures, memory.prompts) == (1, 0)
 
 
 def test_layers_above_the_stated_one_are_not_in_the_graphs(exported: SimpleNamespace) -> None:

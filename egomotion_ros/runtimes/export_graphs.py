@@ -75,15 +75,27 @@ class Reading(Graph):
         return other
 
 
-class Vision(Graph):
-    """One picture -> image tokens; they stand as long as the picture does."""
+class Vision(Reading):
+    """
+    One picture -> what is known of its rows; it stands as long as the picture does.
+
+    Image tokens (1, N, (1 + deep) D) where the prompt is read both ways.  Where it is read
+    causally the picture, which comes first, depends on nothing that follows: its rows go through
+    the layers here, and a row of ``features`` is its state and its keys and values.
+    """
 
     inputs = ('image',)
     outputs = ('features',)
 
     def __init__(self, reasoner: Reasoner, image_size: int) -> None:
-        super().__init__()
-        self.reasoner, self.image_size = reasoner, image_size
+        super().__init__(reasoner)
+        self.image_size = image_size
+        if reasoner.family.bidirectional:
+            self.layers = None
+
+    def with_layers(self, layers: nn.Module) -> Reading:
+        """Return itself where no layers are run."""
+        return self if self.layers is None else super().with_layers(layers)
 
     def example(self) -> tuple[Tensor, ...]:
         """One grey image."""
@@ -91,21 +103,34 @@ class Vision(Graph):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode an image (1, h, w, 3)."""
+        reasoner = self.reasoner
         # Cast first: TensorRT moves no uint8.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
-        return self.reasoner.image_features(pixels).float()
+        features = reasoner.image_features(pixels)
+        if self.layers is not None:
+            rows = features.shape[1]
+            bias = reasoner.bias(torch.ones(1, rows, dtype=torch.bool), rows)
+            states, pairs = self.layers(features, bias.to(features.dtype),
+                                        torch.arange(rows)[None])
+            pairs = pairs.permute(3, 0, 1, 2, 4).reshape(1, rows, -1)
+            features = torch.cat([states, pairs], dim=-1)
+        return features.float()
 
 
 class Prefill(Reading):
-    """The whole prompt in one pass: image tokens, text, camera -> states, cache, first logits."""
+    """The prompt in one pass: what vision gave, text, camera -> states, cache, first logits."""
 
     inputs = ('features', 'text', 'text_mask', 'camera')
     outputs = ('states', 'mask', 'cache', 'logits')
 
     def example(self) -> tuple[Tensor, ...]:
-        """Random image tokens, half a prompt of text."""
+        """Random image rows, half a prompt of text."""
         length, family = self.reasoner.config.text_tokens, self.reasoner.family
-        return (torch.randn(1, family.grid ** 2, (1 + family.deep) * self.reasoner.width),
+        width = (1 + family.deep) * self.reasoner.width
+        if not family.bidirectional:
+            layers, pair, heads, _, depth = cache_shape(self.reasoner)
+            width = self.reasoner.width + layers * pair * heads * depth
+        return (torch.randn(1, family.grid ** 2, width),
                 torch.arange(length)[None] % self.reasoner.config.text_vocabulary,
                 torch.arange(length)[None] < max(length // 2, 1),
                 torch.tensor([[1.5, 0.4, 0.0]]))
@@ -113,12 +138,25 @@ class Prefill(Reading):
     def forward(self, features: Tensor, text: Tensor, text_mask: Tensor,
                 camera: Tensor) -> tuple[Tensor, ...]:
         """Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt."""
-        reasoner = self.reasoner
-        tokens, mask = reasoner.embed_prompt(features.to(_dtype(reasoner)), text, text_mask,
-                                             camera)
-        rows = tokens.shape[1]
-        states, pairs = self.layers(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
-                                    torch.arange(rows)[None])
+        reasoner, seen = self.reasoner, features.shape[1]
+        features = features.to(_dtype(reasoner))
+        if reasoner.family.bidirectional:
+            tokens, mask = reasoner.embed_prompt(features, text, text_mask, camera)
+            rows = tokens.shape[1]
+            states, pairs = self.layers(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
+                                        torch.arange(rows)[None])
+        else:
+            none = features.new_zeros(1, 0, (1 + reasoner.family.deep) * reasoner.width)
+            tokens, mask = reasoner.embed_prompt(none, text, text_mask, camera)
+            mask = torch.cat([mask.new_ones(1, seen), mask], dim=1)
+            layers, pair, heads, _, depth = cache_shape(reasoner)
+            before, past = features.split([reasoner.width, layers * pair * heads * depth], -1)
+            past = past.reshape(seen, layers, pair, heads, depth).permute(1, 2, 3, 0, 4)
+            bias = reasoner.bias(mask, mask.shape[1])[:, :, seen:].to(tokens.dtype)
+            states, pairs = self.layers(tokens, bias, torch.arange(seen, mask.shape[1])[None],
+                                        past)
+            states = torch.cat([before, states], dim=1)
+            pairs = torch.cat([past, pairs], dim=3)
         pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
         return (states.float(), mask, pairs.float(),
                 reasoner.base_head(states[:, -1]).float())
@@ -370,12 +408,17 @@ def graph_modules(reasoner: Reasoner, generator: MotionGenerator,
     return {name: graph.eval() for name, graph in graphs.items()}
 
 
-def reasoner_graphs(reasoner: Reasoner, image_size: int) -> dict[str, Graph]:
-    """Return the graphs of the reasoner; those of parallel decoding where it was trained for."""
+def cache_shape(reasoner: Reasoner) -> tuple[int, int, int, int, int]:
+    """Layers, K and V, heads, rows of prompt and codes, width of a head."""
     text = reasoner.vlm.config.get_text_config()
     depth = getattr(text, 'head_dim', None) or text.hidden_size // text.num_attention_heads
-    cache = (reasoner.config.layer, 2, text.num_key_value_heads,
-             reasoner.prompt_rows + reasoner.config.windows, depth)
+    return (reasoner.config.layer, 2, text.num_key_value_heads,
+            reasoner.prompt_rows + reasoner.config.windows, depth)
+
+
+def reasoner_graphs(reasoner: Reasoner, image_size: int) -> dict[str, Graph]:
+    """Return the graphs of the reasoner; those of parallel decoding where it was trained for."""
+    cache = cache_shape(reasoner)
     graphs: dict[str, Graph] = {
         'vision': Vision(reasoner, image_size), 'prefill': Prefill(reasoner),
         'decode': Decode(reasoner, cache)}

@@ -44,6 +44,9 @@ from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
 
 _COUNT = itertools.count()
+#: Patience (s) with a machine that has other things to do; tests of staleness set their own.
+PATIENCE = {'joint_states.timeout': 5.0, 'odom.timeout': 5.0, 'image.max_age': 3.0,
+            'image.timeout': 5.0}
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 CLEANUP = Transition.TRANSITION_CLEANUP
 ACTIVATE = Transition.TRANSITION_ACTIVATE
@@ -113,7 +116,7 @@ class GatedPipeline:
 
     def _pass(self, stage: str) -> None:
         self.reached[stage].set()
-        if not self.gates[stage].wait(20.0):
+        if not self.gates[stage].wait(120.0):
             raise RuntimeError(f'the gate {stage} stayed shut')
 
 
@@ -148,10 +151,7 @@ class Harness:
         rclpy.init(context=self.context)
         self.pipeline = None if pipeline is None else GatedPipeline(pipeline)
         self.sim_time = sim_time
-        # Patient with a machine that has other things to do; tests of staleness set their own.
-        patient = {'joint_states.timeout': 5.0, 'odom.timeout': 5.0, 'image.max_age': 3.0}
-        patient['image.timeout'] = 5.0
-        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **patient, **parameters}
+        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **PATIENCE, **parameters}
         try:
             self.node = EgoMotionNode(
                 load_pipeline=load or (lambda **_: self.pipeline),
@@ -302,7 +302,7 @@ class Harness:
         self.heard.statuses.append((message.state, message.code, message.instruction))
 
     # Hands ------------------------------------------------------------------------------------
-    def wait(self, condition: Callable[[], object], timeout: float = 30.0, what: str = ''):
+    def wait(self, condition: Callable[[], object], timeout: float = 60.0, what: str = ''):
         """Return what ``condition`` gives once it is true; fails after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -313,14 +313,14 @@ class Harness:
             time.sleep(0.005)
         return value
 
-    def call(self, client, request, timeout: float = 30.0):
+    def call(self, client, request, timeout: float = 60.0):
         """Call a service and wait for its answer."""
         assert client.wait_for_service(timeout_sec=10.0), client.srv_name
         future = client.call_async(request)
         self.wait(future.done, timeout, client.srv_name)
         return future.result()
 
-    def transition(self, number: int, timeout: float = 30.0) -> bool:
+    def transition(self, number: int, timeout: float = 60.0) -> bool:
         """
         Ask for a lifecycle transition.
 
@@ -368,9 +368,9 @@ class Harness:
         def send():
             return self.action.send_goal_async(goal, lambda m: feedback.append(m.feedback))
 
-        return self._ask(send, 30.0, 'the answer to the goal')
+        return self._ask(send, 60.0, 'the answer to the goal')
 
-    def result(self, handle, timeout: float = 30.0):
+    def result(self, handle, timeout: float = 60.0):
         """Wait for the result of a goal: (status, result)."""
         answer = self._ask(handle.get_result_async, timeout, 'the result')
         return answer.status, answer.result

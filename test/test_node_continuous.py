@@ -167,7 +167,7 @@ def test_human_motion_markers_and_primitives_tell_the_same_plan(pipeline):
 
 
 def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image(pipeline):
-    with Harness(pipeline, sim_time=True, replan_period=0.0) as harness:
+    with Harness(pipeline, sim_time=True, replan_period=0.0, planning_timeout=120.0) as harness:
         first = harness.send('walk forward')
         harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
         harness.pipeline.shut('retarget')
@@ -176,7 +176,7 @@ def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image
         assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
         # The machine is slow: the motion that the plan continues ends, and so would the plan.
         started = harness.now()
-        harness.wait(lambda: harness.now() > started + 6_000_000_000)
+        harness.wait(lambda: harness.now() > started + 6_000_000_000, 120.0)
         seen = len(harness.pipeline.observations)
         harness.pipeline.open_all()
         result = harness.result(second)[1]

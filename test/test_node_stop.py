@@ -11,7 +11,7 @@ import sys
 
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.srv import ChangeState, GetState
-from node_harness import CONFIGURE, DEACTIVATE, Harness
+from node_harness import CONFIGURE, DEACTIVATE, PATIENCE, Harness
 import numpy as np
 import pytest
 from rclpy.duration import Duration
@@ -109,14 +109,23 @@ def test_shutdown_transition_publishes_the_deceleration_first(harness):
 
 @pytest.fixture
 def brief(pipeline):
-    """A node that loses patience with its inputs early, and plans once an instruction."""
-    values = {'joint_states.timeout': 0.3, 'image.timeout': 0.4, 'image.max_age': 0.4}
-    with Harness(pipeline, replan_period=0.0, **values) as harness:
+    """A node that plans once an instruction; see :func:`fall_silent` for its patience."""
+    with Harness(pipeline, replan_period=0.0) as harness:
         yield harness
 
 
+#: Patience with joint states, with the camera (s).
+HASTE = ({'joint_states.timeout': 0.3}, {'image.timeout': 0.4, 'image.max_age': 0.4})
+
+
 def fall_silent(harness, how):
-    """Let camera or joint states end, repeat themselves, or come too late; returns the code."""
+    """
+    Let camera or joint states end, repeat themselves, or come too late; returns the code.
+
+    The node loses patience with that input only: a machine that stands still for a moment silences
+    all of them.
+    """
+    harness.set(**HASTE['camera' in how])
     if how == 'camera off':
         harness.camera_on = False
     elif how == 'camera late':
@@ -155,6 +164,7 @@ def test_stale_inputs_stop_an_instruction_from_the_topic(brief, how, period):
     count = len(brief.heard.motions)
     brief.camera_on = brief.joints_on = True
     brief.image_shift, brief.frozen = 0.0, None
+    brief.set(**PATIENCE)
     goal = brief.send('wave')
     brief.wait(lambda: len(brief.heard.motions) > count, what='the motion of the goal')
     goal.cancel_goal_async()
@@ -167,7 +177,7 @@ def test_a_camera_that_goes_silent_while_a_goal_replaces_another_stops_both(brie
     brief.pipeline.shut('generate')
     second = brief.send('turn left')
     assert brief.pipeline.reached['generate'].wait(10.0)
-    brief.camera_on = False
+    fall_silent(brief, 'camera off')
     assert brief.result(first)[1].error_code == ErrorCode.PREEMPTED
     assert brief.result(second)[1].error_code == ErrorCode.STALE_IMAGE
     assert_seamless_stop(brief)

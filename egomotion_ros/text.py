@@ -65,6 +65,11 @@ class TextEncoder:
         """Count of tokens of the vocabulary."""
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Id of every token."""
+        return self._tokenizer.get_vocab()
+
     @staticmethod
     def open(path: str | Path, length: int) -> TextEncoder:
         """Read a ``tokenizers`` JSON file; ValueError when it is none."""

@@ -15,18 +15,12 @@ from egomotion_ros.body.edits import place
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.data.hands import hand_points
+from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
 from egomotion_ros.data.synthesis_reach import synthesise_reach
 from egomotion_ros.evaluation.chance import constant_hands, touches
-from egomotion_ros.evaluation.closed_loop import (
-    LATENCY,
-    answer_twice,
-    head_camera,
-    join_motions,
-    middle_of_approach,
-    seen_from,
-)
+from egomotion_ros.evaluation.closed_loop import LATENCY, answer_twice, join_motions
 from egomotion_ros.evaluation.goals import share
 from egomotion_ros.evaluation.protocol import protocol_rows
 from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching

@@ -49,7 +49,9 @@ def batch() -> dict[str, torch.Tensor]:
             'ids': torch.randint(64, (4, 4), generator=rng),
             'mask': torch.ones(4, 4, dtype=torch.bool),
             'camera': torch.rand(4, 3, generator=rng), 'goal': torch.rand(4, 3, generator=rng),
-            'seen': torch.ones(4, dtype=torch.bool), 'target': table.repeat_interleave(2, 0)[:, 0],
+            'seen': torch.ones(4, dtype=torch.bool),
+            'definite': torch.ones(4, dtype=torch.bool),
+            'target': table.repeat_interleave(2, 0)[:, 0],
             'codes': torch.randint(8, (4, 19, 2), generator=rng)}
 
 

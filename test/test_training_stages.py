@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 import copy
-import json
 from pathlib import Path
 import shutil
 
@@ -20,20 +19,25 @@ from torch.fx.experimental import _config as fx_config
 import yaml
 
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+from egomotion_ros.data.instructions_furnished import has_held_out_verb
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import OBJECT_COLUMNS
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
-from egomotion_ros.models.checkpoints import load_model, save_model
+from egomotion_ros.models.checkpoints import load_model, save_model, start_from
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
+from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.autoencoder import held_out_error
 from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
 from egomotion_ros.training.motions import reconstruction_loss
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
+    blurred,
     encode_bank,
     grounding_loss,
+    keep_words,
     reasoner_pass,
     train_reasoner,
     train_text,
@@ -119,7 +123,7 @@ def test_kept_states_are_those_of_this_reasoner_and_these_episodes(episodes, che
     np.testing.assert_allclose(collect(rows + 1)[0], moved, rtol=0.05, atol=0.05)
 
 
-def test_stage_1_sees_no_motion_that_is_under_way(episodes, tmp_path):
+def test_motions_under_way_teach_stage_1_places_and_no_codes(episodes, tmp_path):
     held = EpisodeSet.open(episodes)
     folder = tmp_path / 'moving'
     shutil.copytree(episodes, folder)
@@ -130,29 +134,73 @@ def test_stage_1_sees_no_motion_that_is_under_way(episodes, tmp_path):
     np.save(folder / 'motions.npy', motions)
     moving = EpisodeSet.open(folder)
     source = ReasonerBatches(moving, train_text(300, 64), None, 8)
+    under_way = np.isin(moving.motion, taken)
+    rows = np.arange(len(moving))
+    batch = source.batch(moving.scene[rows], rows)
+    np.testing.assert_array_equal(batch['spoken'].numpy(), ~under_way)
+    np.testing.assert_array_equal(batch['definite'].numpy(), batch['seen'].numpy() | ~under_way)
+    scenes = set(moving.scene[under_way].tolist())
+    assert 3 in scenes and source.scenes.tolist() == list(range(8))
     source.drop_under_way()
-    scenes = {int(s) for s, m in zip(moving.scene, moving.motion, strict=True) if m in taken}
-    assert 3 in scenes and set(source.scenes.tolist()) == set(range(8)) - scenes
+    assert set(source.scenes.tolist()) == set(range(8)) - scenes
     motions[:, :8, 1] = 1.0
     np.save(folder / 'motions.npy', motions)
-    config = write_config(tmp_path, {'vlm': OWN, **SIZES}, {'questions': 2})
     with pytest.raises(ValueError, match='start at rest'):
-        train_reasoner(config, folder, tmp_path / 'out')
+        ReasonerBatches(EpisodeSet.open(folder), train_text(300, 64), None, 8).drop_under_way()
 
 
-def test_a_reasoner_that_starts_from_another_keeps_its_vocabulary(episodes, tmp_path):
+def test_a_reasoner_that_starts_from_another_keeps_the_words_both_know(episodes, tmp_path):
     config = write_config(tmp_path, {'vlm': OWN, **SIZES}, {'questions': 2})
     first = Reasoner(ReasonerConfig(vlm=OWN, **SIZES))
     save_model(first, 'reasoner', tmp_path / 'first')
-    words = train_text(280, 64, seed=9)
+    words = TextEncoder.train(['walk to the purple hippopotamus'] * 9, 280, 64)
     words.save(tmp_path / 'first' / 'text.json')
-    train_reasoner(config, episodes, tmp_path / 'out', init=tmp_path / 'first')
-    saved = [json.loads((tmp_path / name / 'text.json').read_text())['model']['vocab']
-             for name in ('first', 'out')]
-    assert saved[0] == saved[1]
+    start = start_reasoner({'vlm': OWN, **SIZES}, 'autoregressive')[0]
+    start_from(start, tmp_path / 'first', 'reasoner')
+    text = train_text(300, 64)
+    keep_words(start, text, words)
+    old, new = (model.vlm.get_input_embeddings().weight for model in (first, start))
+    both = sorted(set(text.vocabulary) & set(words.vocabulary))
+    assert 'Ġto' in both and len(both) > 250
+    for token in both:
+        assert torch.equal(new[text.vocabulary[token]], old[words.vocabulary[token]])
+    alone = next(token for token in text.vocabulary if token not in words.vocabulary)
+    assert not (old == new[text.vocabulary[alone]]).all(-1).any()
+    trained = train_reasoner(config, episodes, tmp_path / 'out', init=tmp_path / 'first')
+    assert trained.config.codes == first.config.codes
     config = write_config(tmp_path, {'vlm': OWN, **SIZES, 'codes': 16}, {})
-    with pytest.raises(ValueError, match='do not fit'):
+    with pytest.raises(ValueError, match='other sizes'):
         train_reasoner(config, episodes, tmp_path / 'other', init=tmp_path / 'first')
+
+
+def test_padding_that_is_left_out_changes_nothing(episodes):
+    torch.manual_seed(0)
+    model = Reasoner(ReasonerConfig(vlm=OWN, **SIZES)).eval()
+    source = ReasonerBatches(EpisodeSet.open(episodes), train_text(300, 64), None, 8)
+    rows = np.arange(6)
+    batch = source.batch(source.episodes.scene[rows], rows)
+    base = torch.arange(19).repeat(6, 1) % SIZES.get('codes', 8)
+    length = int(batch['mask'].sum(1).max())
+    assert length < 40
+    with torch.no_grad():
+        whole, short = (model(batch['pixels'], batch['ids'][:, :n], batch['mask'][:, :n],
+                              batch['camera'], base) for n in (64, length))
+    torch.testing.assert_close(short.base, whole.base, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(short.residual, whole.residual, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(short.grounding.goal, whole.grounding.goal, rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_words_stand_for_doing_words_alone():
+    texts = ['walk over to the red ball', 'reach for the blue cone with your left hand',
+             'turn left by 45 degrees', 'leap']
+    for seed in range(20):
+        changed = blurred(texts, seed)
+        assert changed[3] == 'leap'
+        for before, after in zip(texts[:3], changed[:3], strict=True):
+            gone = [(a, b) for a, b in zip(before.split(), after.split(), strict=True) if a != b]
+            assert len(gone) == 1 and gone[0][0] in ('walk', 'reach', 'turn')
+            assert not has_held_out_verb(gone[0][1])
+    assert blurred(texts, 3) == blurred(texts, 3) != blurred(texts, 4)
 
 
 @pytest.fixture
@@ -187,6 +235,7 @@ def test_the_loss_of_stage_1_stays_on_its_device(other):
              'mask': torch.ones(4, 64, dtype=torch.bool), 'camera': torch.rand(4, 3),
              'objects': torch.rand(2, 6, len(OBJECT_COLUMNS)), 'goal': torch.rand(4, 3),
              'seen': torch.ones(4, dtype=torch.bool),
+             'definite': torch.ones(4, dtype=torch.bool),
              'target': torch.rand(4, len(OBJECT_COLUMNS)),
              'codes': torch.zeros(4, 19, 2, dtype=torch.long)}
     batch = {name: value.to(other) for name, value in batch.items()}

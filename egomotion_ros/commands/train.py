@@ -27,7 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--val', type=Path, help='held-out episodes for the curves')
     parser.add_argument('--out', type=Path, required=True,
                         help='folder of checkpoints, one a stage; an unfinished run goes on')
-    parser.add_argument('--init', type=Path, help='reasoner checkpoint to start stage 1 from')
+    parser.add_argument('--init', type=Path, metavar='RUN',
+                        help='run to start from: every stage begins with its checkpoint there')
     parser.add_argument('--stage1-scenes', type=float, default=0.65, metavar='SHARE',
                         help='share of the scenes stage 1 sees; stage 2 gets states of the others')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
@@ -58,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
     out = args.out / stage
+    init = args.init / stage if args.init is not None else None
     if stage in ('tokenizer', 'autoencoder'):
         from egomotion_ros.training import autoencoder
         make = getattr(autoencoder, f'train_{stage}')
-        make(config, args.library, out, args.episodes)
+        make(config, args.library, out, args.episodes, init)
         return
     if stage == 'queries':
         from egomotion_ros.training.queries import train_queries
@@ -83,8 +85,8 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         from egomotion_ros.training.reasoner import train_reasoner
         tokenizer = args.out / 'tokenizer'
         train_reasoner(config, args.episodes, out, tokenizer if tokenizer.exists() else None,
-                       args.val, args.init, slice(0, border))
+                       args.val, init, slice(0, border))
     else:
         from egomotion_ros.training.generator import train_generator
         train_generator(config, args.episodes, args.out / 'tokenizer', args.out / 'autoencoder',
-                        args.out / 'reasoner', out, args.val, slice(border, None))
+                        args.out / 'reasoner', out, args.val, slice(border, None), init)

@@ -30,8 +30,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.data.episodes_commands import scene_episodes
+from egomotion_ros.data.episodes_commands import scene_episodes, way_episodes
 from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.looks import look_on_the_way
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import KINDS, MAX_OBJECTS, OBJECT_COLUMNS, SPLITS, scene_seed
 from egomotion_ros.data.scenes_furnished import draw_scene
@@ -225,6 +226,8 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     with SceneRenderer() as renderer:
         for k in range(count):
             scene = draw_scene(scene_seed(split, first + k), kind, ends)
+            look = None if bank is None else look_on_the_way(scene, bank)
+            scene = scene if look is None else look.scene
             table = scene.table()
             arrays['images'].append(renderer.render(scene))
             arrays['camera'].append((scene.camera.height, scene.camera.pitch, scene.camera.yaw))
@@ -234,7 +237,8 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
             height[:len(scene.objects)] = [item.position[2] for item in scene.objects]
             arrays['height'].append(height)
             arrays['view'].append(scene.view or (CAMERA.hfov, CAMERA.hfov))
-            for episode in scene_episodes(scene, table, bank):
+            for episode in (scene_episodes(scene, table, bank) if look is None else
+                            way_episodes(look, table, bank)):
                 command = episode.command
                 arrays['scene'].append(k)
                 arrays['action'].append(command.action_id)

@@ -10,13 +10,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from egomotion_ros.body.features import FEATURE_DIM, integrate_root, motion_to_features
+from egomotion_ros.body.edits import ground_pose
+from egomotion_ros.body.features import (
+    FEATURE_DIM,
+    features_to_motion,
+    integrate_root,
+    motion_to_features,
+)
 from egomotion_ros.body.kinematics import forward_kinematics
+from egomotion_ros.body.rotations import yaw_matrix
 from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.episodes_commands import SWEEP, parameter_of
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.hands import HANDS, hand_points
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
+from egomotion_ros.data.looks import middle_of_approach
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.quality import motion_quality
 from egomotion_ros.data.scenes import SPLITS
@@ -35,6 +43,8 @@ SHARES = {
 }
 #: Metres from the start to a stop point, and bearings (rad), that objects in view can have.
 STOP_DISTANCES, BEARINGS = (0.25, 3.8), (-np.radians(50), np.radians(50))
+#: Way over the ground (m) that a motion needs to be cut on the way.
+_LEAST_WAY = 0.15
 _CHUNK = 50
 #: Times a motion is drawn anew until it is within the bounds of recorded ones.
 _ATTEMPTS = 8
@@ -125,7 +135,8 @@ def make_bank(library: GaitLibrary, split: str, count: int, seed: int = 0,
         parameter=np.array([parameter_of(p) for _, p in wanted]),
         performance=performance,
         oracle=np.array([action_goal(a, p) for a, p in wanted]),
-        hands=np.concatenate([c[3] for c in chunks]))
+        hands=np.concatenate([c[3] for c in chunks]),
+        cut=np.full((len(wanted), 2), -1))
 
 
 def _make_chunk(job: tuple) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
@@ -178,26 +189,35 @@ def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, coun
 
 def with_moving_starts(bank: MotionBank, count: int, seed: int = 0) -> MotionBank:
     """
-    Append ``count`` walks that are already under way in their first frame.
+    Append ``count`` walks and reaches that are already under way in their first frame.
 
-    Each is the rest of a walk of the bank from a frame within its first half, followed by its
-    last pose; the goal is seen from that frame.  They teach the generator to go on from a prefix
-    when a new plan joins a running one.
+    Each is the rest of a motion of the bank from a frame around the middle of its approach,
+    followed by its last pose; goal and hands are seen from that frame.  They teach the generator
+    to go on from a prefix when a new plan joins a running one.
     """
     rng = np.random.default_rng([seed, 4])
-    walks = bank.of('walk_to')
-    far = walks[np.linalg.norm(bank.goal[walks, :2], axis=1) > 1.0]
-    if not len(far):
-        raise ValueError('the bank has no walk of more than a metre to cut a moving start from')
-    chosen = rng.choice(far, count)
+    moving = np.concatenate([bank.of('walk_to'), bank.of('reach')])
+    moving = moving[np.linalg.norm(bank.goal[moving, :2], axis=1) > _LEAST_WAY]
+    if not len(moving):
+        raise ValueError('the bank has no walk or reach with a way to cut a moving start from')
+    # Every motion once before any comes again.
+    chosen = np.concatenate([rng.permutation(moving)
+                             for _ in range(-(-count // len(moving)))])[:count]
     features = np.empty((count, FRAMES, FEATURE_DIM), np.float16)
-    goals = np.empty((count, 3))
+    goals, hands = np.empty((count, 3)), np.empty((count, 2, 3))
+    frames = np.empty(count, int)
     for k, n in enumerate(chosen):
-        rest = np.asarray(bank.features[n][rng.integers(12, FRAMES // 2):], np.float64)
+        whole = np.asarray(bank.features[n], np.float64)
+        motion = features_to_motion(whole)
+        middle = middle_of_approach(motion)
+        frames[k] = np.clip(round(middle * rng.uniform(0.5, 1.3)), 8, FRAMES - 16)
+        rest = whole[frames[k]:]
         still = np.repeat(rest[-1:], FRAMES - len(rest), axis=0)
         still[:, :3] = 0.0
         features[k] = np.concatenate([rest, still])
         goals[k] = [part[-1] for part in integrate_root(rest)]
+        pose = ground_pose(motion, frames[k])
+        hands[k] = (bank.hands[n] - [pose.x, pose.y, 0.0]) @ yaw_matrix(np.asarray(pose.yaw))
     return MotionBank(
         features=np.concatenate([bank.features, features]),
         action=np.concatenate([bank.action, bank.action[chosen]]),
@@ -205,4 +225,5 @@ def with_moving_starts(bank: MotionBank, count: int, seed: int = 0) -> MotionBan
         parameter=np.concatenate([bank.parameter, bank.parameter[chosen]]),
         performance=np.concatenate([bank.performance, bank.performance[chosen]]),
         oracle=np.concatenate([bank.oracle, goals]),
-        hands=np.concatenate([bank.hands, np.full((count, 2, 3), np.nan)]))
+        hands=np.concatenate([bank.hands, hands]),
+        cut=np.concatenate([bank.cut, np.stack([chosen, frames], axis=1)]))

@@ -17,6 +17,7 @@ from egomotion_ros.data.instructions import (
     free_parameters,
     object_command,
 )
+from egomotion_ros.data.looks import Look
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, draw_kinds
 from egomotion_ros.data.scenes_furnished import approach
@@ -142,6 +143,37 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
             # Kicks, jumps and bends end where their recording does.
             ends = action in CLIP_ACTIONS and action != 'run_forward'
             result.append(Episode(command, motion, (bank.goal if ends else bank.oracle)[motion]))
+    return result
+
+
+def way_episodes(look: Look, table: np.ndarray, bank: MotionBank) -> list[Episode]:
+    """
+    Commands for a scene seen on the way.
+
+    The target is asked for again, in view or not, and its motion goes on.  What else is in view
+    is asked for without a motion: nothing recorded changes its mind in the middle of a walk.
+    """
+    scene = look.scene
+    rng = np.random.default_rng([scene.seed, 11])
+    columns = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
+    result = []
+    for i, item in enumerate(scene.objects):
+        on_the_way = i == look.target
+        if not (on_the_way or table[i, columns['visible']]):
+            continue
+        kind = item.colour, item.shape
+        if on_the_way:
+            actions = ('reach',) if item.side else ('walk_to', 'stop_at')
+            command = object_command(str(rng.choice(actions)), i, *kind, rng, scene.split,
+                                     scene.kind, item.side or 'right')
+            result.append(Episode(command, look.motion, bank.goal[look.motion],
+                                  bank.hands[look.motion]))
+        else:
+            action = 'turn_to' if item.side else str(rng.choice(OBJECT_ACTIONS,
+                                                                p=(0.6, 0.2, 0.2)))
+            command = object_command(action, i, *kind, rng, scene.split, scene.kind)
+            goal = np.array([0.0, 0.0, item.bearing]) if action == 'turn_to' else item.stop_pose()
+            result.append(Episode(command, -1, goal))
     return result
 
 

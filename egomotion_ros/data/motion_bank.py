@@ -26,7 +26,9 @@ class MotionBank:
     pose (x, y, yaw) in the start frame; ``parameter`` (M,) what was asked: metres of
     ``walk_forward``, radians of ``turn``, 0, 1, 2 for left, right, both hands; ``performance``
     (M,) index of the source performance, ``oracle`` (M, 3) the goal that was asked for; ``hands``
-    (M, 2, 3) where the left and the right hand are at the end of a ``reach``, NaN elsewhere.
+    (M, 2, 3) where the left and the right hand are at the end of a ``reach``, NaN elsewhere;
+    ``cut`` (M, 2) the motion and the frame of it that a motion under way goes on from, -1 for
+    those that start at rest.
     """
 
     features: np.ndarray
@@ -36,6 +38,7 @@ class MotionBank:
     performance: np.ndarray
     oracle: np.ndarray
     hands: np.ndarray
+    cut: np.ndarray
 
     def of(self, action: str) -> np.ndarray:
         """Indices of the motions of an action (``stop_at`` shares those of ``walk_to``)."""
@@ -43,23 +46,30 @@ class MotionBank:
         return np.flatnonzero(self.action == ACTIONS.index(action))
 
     def ends(self) -> Ends:
-        """Where the walks and the reaches of the bank end."""
-        return Ends(self.goal[self.of('walk_to'), :2], self.hands[self.of('reach')])
+        """
+        Where the walks and the reaches of the bank end.
+
+        Those cut from others come last in a bank and are left out: scenes seen on the way are
+        built around the whole motion.
+        """
+        walks, reaches = (rows[self.cut[rows, 0] < 0]
+                          for rows in (self.of('walk_to'), self.of('reach')))
+        return Ends(self.goal[walks, :2], self.hands[reaches])
 
     def under_way(self) -> np.ndarray:
         """
         (M,) True for motions that do not start at rest: only a prefix makes them definite.
 
-        At rest the pelvis moves at :data:`MOVING` at most over the ground, in whatever
-        direction, on the mean of the first 8 frames.
+        They are cut from others, or their pelvis moves at more than :data:`MOVING` over the
+        ground, in whatever direction, on the mean of the first 8 frames.
         """
         along = np.asarray(self.features[:, :8, 1:3], np.float32)
-        return np.linalg.norm(along, axis=-1).mean(axis=1) > MOVING
+        return (self.cut[:, 0] >= 0) | (np.linalg.norm(along, axis=-1).mean(axis=1) > MOVING)
 
     def save(self, folder: Path) -> None:
         """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""
         np.save(folder / 'motions.npy', self.features.astype(np.float16))
-        for name in (*_COLUMNS, 'hands'):
+        for name in (*_COLUMNS, 'hands', 'cut'):
             np.save(folder / f'motion_{name}.npy', getattr(self, name))
 
     @classmethod
@@ -71,6 +81,9 @@ class MotionBank:
         # Sets of the first format have no hands: nothing reached for anything.
         rest['hands'] = (np.load(hands, allow_pickle=False) if hands.exists()
                          else np.full((len(rest['action']), 2, 3), np.nan))
+        cut = folder / 'motion_cut.npy'
+        rest['cut'] = (np.load(cut, allow_pickle=False) if cut.exists()
+                       else np.full((len(rest['action']), 2), -1))
         features = np.load(folder / 'motions.npy', mmap_mode='r', allow_pickle=False)
         if features.ndim != 3 or any(len(v) != len(features) for v in rest.values()):
             raise ValueError(f'{folder}: motion arrays disagree in length')

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from egomotion_ros.body.edits import ground_pose
+from egomotion_ros.data.looks import head_camera, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import CAMERA
 from egomotion_ros.demo.film import viewpoint
 from egomotion_ros.demo.record import Attempt, Visit
-from egomotion_ros.evaluation.closed_loop import head_camera, seen_from
 from egomotion_ros.evaluation.goals import GoalScore
 from egomotion_ros.evaluation.scenes import Question, scored
 from egomotion_ros.retarget.joining import still

@@ -108,3 +108,17 @@ def load_model(folder: Path, kind: str | None = None) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f'{folder}: weights do not fit config.json: {error}') from error
     return model.eval()
+
+
+def start_from(model: nn.Module, folder: Path, kind: str) -> None:
+    """
+    Give ``model`` the weights of a checkpoint folder; what that one lacks stays as it is.
+
+    Raises ValueError when the checkpoint is unreadable, of another ``kind`` or of other sizes.
+    """
+    saved = load_model(folder, kind).state_dict()
+    own = model.state_dict()
+    try:
+        model.load_state_dict({**own, **{k: v for k, v in saved.items() if k in own}})
+    except RuntimeError as error:
+        raise ValueError(f'{folder}: weights of other sizes than asked for: {error}') from error

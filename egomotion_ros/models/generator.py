@@ -50,8 +50,9 @@ class Attention(nn.Module):
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Source rows (B, N, source) -> K, V each (B, heads, N, width / heads)."""
         batch, rows, _ = source.shape
-        pair = self.pair(source).reshape(batch, rows, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.key_norm(pair[0]), pair[1]
+        key, value = self.pair(source).reshape(batch, rows, 2, self.heads, -1).permute(
+            2, 0, 3, 1, 4).unbind()
+        return self.key_norm(key), value
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """Attend from ``x`` (B, M, width); ``bias`` is additive and broadcasts to (B, H, M, N)."""
@@ -143,8 +144,9 @@ class MotionGenerator(nn.Module):
         keys, values, bias = condition
         x = torch.where(known[..., None] > 0.5, prefix, x)
         y = self.inward(torch.cat([x, prefix, known[..., None]], dim=-1)) + self.position
-        for n, block in enumerate(self.blocks):
-            y = block(y, time, keys[n], values[n], bias)
+        # Taken apart at once: the gradient of one slice after another is a whole tensor each time.
+        for block, key, value in zip(self.blocks, keys.unbind(), values.unbind(), strict=True):
+            y = block(y, time, key, value, bias)
         return self.outward(self.norm_out(y))
 
     def forward(self, x: Tensor, t: Tensor, condition: tuple[Tensor, Tensor, Tensor],

@@ -249,8 +249,9 @@ class Reasoner(nn.Module):
         Run a teacher-forced pass with base codes ``base`` (B, W).
 
         Other arguments as :meth:`prompt`, but one picture may have several questions: ``pixels``
-        (S, ...), B a multiple of S, rows grouped by picture.  The output carries the answers of
-        the grounding heads.  W may be 0: the prompt alone.
+        (S, ...), B a multiple of S, rows grouped by picture.  Text and mask may be shorter than
+        ``text_tokens``, without padding that all share; nothing but the count of rows changes.
+        The output carries the answers of the grounding heads.  W may be 0: the prompt alone.
         """
         features = self.image_features(pixels)
         questions = len(text) // len(features)
@@ -264,9 +265,11 @@ class Reasoner(nn.Module):
         """Teacher-forced pass from an embedded prompt (B, P, D) and its mask."""
         batch, prompt, _ = tokens.shape
         windows = base.shape[1]
-        end = prompt + windows
         mask = torch.cat([mask, mask.new_ones(batch, windows)], dim=1)
-        rows = torch.arange(end, device=tokens.device)
+        # However short the text is, "begin" and the codes stand where they always do.
+        start = self.prompt_rows - 1
+        rows = torch.cat([torch.arange(prompt - 1, device=tokens.device),
+                          torch.arange(start, start + 1 + windows, device=tokens.device)])
         bias = self.bias(mask, prompt)
         ask = self.queries is not None and windows == self.config.windows
         cache = DynamicCache() if ask else None
@@ -296,7 +299,7 @@ class Reasoner(nn.Module):
         """
         if self.queries is None:
             raise ValueError('this reasoner was trained to decode autoregressively only')
-        windows, prompt = self.config.windows, mask.shape[1]
+        windows, prompt = self.config.windows, self.prompt_rows
         rows = torch.arange(prompt, prompt + windows, device=mask.device)
         bias = F.pad(mask, (0, windows))[:, None, None, :].expand(-1, -1, windows, -1)
         queries = self.queries(begin)

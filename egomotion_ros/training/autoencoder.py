@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from egomotion_ros.body.features import integrate_root
 from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.models.autoencoder import MotionAutoencoder
-from egomotion_ros.models.checkpoints import build, save_model
+from egomotion_ros.models.checkpoints import build, save_model, start_from
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.motions import (
@@ -26,9 +26,14 @@ from egomotion_ros.training.motions import (
 
 
 def train_autoencoder(config_path: Path, library_dir: Path, out: Path,
-                      episodes_dir: Path | None = None) -> MotionAutoencoder:
-    """Train the VAE on the library's train split and the episodes' motion bank."""
-    model, corpus = _train('autoencoder', config_path, library_dir, out, episodes_dir)
+                      episodes_dir: Path | None = None, init: Path | None = None
+                      ) -> MotionAutoencoder:
+    """
+    Train the VAE on the library's train split and the episodes' motion bank.
+
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others.
+    """
+    model, corpus = _train('autoencoder', config_path, library_dir, out, episodes_dir, init)
     standardise(model, corpus)
     if processes().is_main_process:
         save_model(model, 'autoencoder', Path(out))
@@ -36,9 +41,14 @@ def train_autoencoder(config_path: Path, library_dir: Path, out: Path,
 
 
 def train_tokenizer(config_path: Path, library_dir: Path, out: Path,
-                    episodes_dir: Path | None = None) -> MotionTokenizer:
-    """Train the RVQ-VAE on the library's train split and the episodes' motion bank."""
-    return _train('tokenizer', config_path, library_dir, out, episodes_dir)[0]
+                    episodes_dir: Path | None = None, init: Path | None = None
+                    ) -> MotionTokenizer:
+    """
+    Train the RVQ-VAE on the library's train split and the episodes' motion bank.
+
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others.
+    """
+    return _train('tokenizer', config_path, library_dir, out, episodes_dir, init)[0]
 
 
 @torch.no_grad()
@@ -74,14 +84,18 @@ def reconstruct(model: nn.Module, features: Tensor) -> Tensor:
 
 
 def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
-           episodes_dir: Path | None) -> tuple[nn.Module, MotionCorpus]:
+           episodes_dir: Path | None, init: Path | None) -> tuple[nn.Module, MotionCorpus]:
     settings, config, data = read_config(config_path, kind)
     torch.manual_seed(config.seed)
     model = build(kind, settings)
     library = MotionLibrary.open(library_dir)
     corpus = MotionCorpus(library, 'train', open_bank(episodes_dir),
                           float(data.get('bank_share', 0.5)))
-    model.scale.set(*corpus.statistics())
+    if init is None:
+        model.scale.set(*corpus.statistics())
+    else:
+        # The scale of the features belongs to the weights.
+        start_from(model, init, kind)
     weight = float(data.get('regulariser', 1e-3))
     held_out = held_out_windows(library, 'val')
 

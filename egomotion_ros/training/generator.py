@@ -26,9 +26,10 @@ from egomotion_ros.body.features import CONTACTS, feature_positions, integrate_r
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.bundle import sha256
 from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.hands import WRISTS
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
-from egomotion_ros.models.checkpoints import build, load_model, save_json
+from egomotion_ros.models.checkpoints import build, load_model, save_json, start_from
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
@@ -124,16 +125,18 @@ def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: in
 
 def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latents: Tensor,
               truth: Tensor, states: Tensor, mask: Tensor, rng: np.random.Generator,
-              drop: float, moving: Tensor, path_weight: float, feet_weight: float = 0.0
+              drop: float, moving: Tensor, path_weight: float, feet_weight: float = 0.0,
+              reaching: Tensor | None = None, hands_weight: float = 0.0
               ) -> tuple[Tensor, dict[str, float]]:
     """
-    Flow-matching loss of a batch, plus the error of the decoded path and the sliding of its feet.
+    Flow-matching loss of a batch, plus errors of the decoded motion: path, feet and hands.
 
     ``latents`` (B, 19, C) target, ``truth`` (B, 152, 140) its features, ``moving`` (B,) True for
     motions that do not start at rest: those always have a known prefix.  ``path_weight`` and
     ``feet_weight`` count the decoded motion of half the batch, the more the less noise is left;
     the second is the speed (m/s) by which planted feet move faster than in the truth, a
-    geometric loss as in MDM (Tevet et al. 2023, section 3).
+    geometric loss as in MDM (Tevet et al. 2023, section 3).  ``hands_weight`` counts the gap of
+    the wrists that reach, ``reaching`` (B, 2) True for left and right.
     """
     (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
@@ -153,7 +156,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     error = ((velocity - (latents - noise)).square().mean(-1) * free).sum(-1) / free.sum(-1)
     loss = error.mean()
     figures = {'flow': loss.item()}
-    if path_weight > 0 or feet_weight > 0:
+    if max(path_weight, feet_weight, hands_weight) > 0:
         half = slice(0, batch // 2)
         clean = (x + (1 - t[:, None, None]) * velocity)[half].float()
         clean = torch.where(known[half, :, None] > 0.5, prefix[half], clean)
@@ -164,10 +167,15 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
             paths = _path_error(answer, truth[half], weight)
             loss = loss + path_weight * paths
             figures['path'] = paths.item()
-            if feet_weight > 0:
-                feet = _sliding(answer, truth[half], weight)
+            if feet_weight > 0 or hands_weight > 0:
+                places, true = feature_positions(answer), feature_positions(truth[half])
+                feet = _sliding(places, true, truth[half][..., CONTACTS], weight)
                 loss = loss + feet_weight * feet
                 figures['feet'] = feet.item()
+                if hands_weight > 0 and reaching is not None:
+                    hands = _missing(places, true, reaching[half], weight)
+                    loss = loss + hands_weight * hands
+                    figures['hands'] = hands.item()
     return loss, figures
 
 
@@ -179,13 +187,19 @@ def _path_error(answer: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
             * weight).mean()
 
 
-def _sliding(answer: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _sliding(places: Tensor, true: Tensor, contact: Tensor, weight: Tensor) -> Tensor:
     """Speed (m/s) of the feet that stand in the truth, above the truth's own; a mean."""
-    speed, own = ((places[:, 1:] - places[:, :-1])[..., list(FOOT_JOINTS), :].norm(dim=-1) * FPS
-                  for places in (feature_positions(answer), feature_positions(truth)))
-    contact = truth[..., CONTACTS]
+    speed, own = ((joints[:, 1:] - joints[:, :-1])[..., list(FOOT_JOINTS), :].norm(dim=-1) * FPS
+                  for joints in (places, true))
     planted = contact[:, 1:] * contact[:, :-1]
     return (F.relu(speed - own) * planted * weight).sum() / planted.sum().clamp_min(1.0)
+
+
+def _missing(places: Tensor, true: Tensor, reaching: Tensor, weight: Tensor) -> Tensor:
+    """Gap (m) of the wrists that reach, in the start frame; a mean over their frames."""
+    gap = (places - true)[..., list(WRISTS), :].norm(dim=-1)
+    asked = reaching[:, None].float()
+    return (gap * asked * weight).sum() / (asked.sum() * gap.shape[1]).clamp_min(1.0)
 
 
 def end_pose(features: Tensor) -> Tensor:
@@ -205,8 +219,13 @@ def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float
 
 def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                     autoencoder_dir: Path, reasoner_dir: Path, out: Path,
-                    val_dir: Path | None = None, scenes: slice = slice(None)) -> MotionGenerator:
-    """Train stage 2 on the states of ``scenes`` of the episodes and return the generator."""
+                    val_dir: Path | None = None, scenes: slice = slice(None),
+                    init: Path | None = None) -> MotionGenerator:
+    """
+    Train stage 2 on the states of ``scenes`` of the episodes and return the generator.
+
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others.
+    """
     settings, config, data = read_config(config_path, 'generator')
     torch.manual_seed(config.seed)
     out = Path(out)
@@ -225,7 +244,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
                                  reasoner.family.grid)
         shown = np.arange(len(episodes.images))[part]
-        rows = np.flatnonzero(np.isin(episodes.scene, shown))[:limit]
+        rows = np.flatnonzero(np.isin(episodes.scene, shown) & (episodes.motion >= 0))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
         decoded = np.random.default_rng(0).random(len(rows)) < share
@@ -240,26 +259,36 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     autoencoder.to(device)
     generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
+    if init is not None:
+        start_from(generator, init, 'generator')
+    if config.compiled:
+        generator.condition = torch.compile(generator.condition, dynamic=True)
+        for block in generator.blocks:
+            block.compile(dynamic=True)
     motions = episodes.motion[rows]
     moving = torch.from_numpy(episodes.bank.under_way())
     drop = float(data.get('drop', 0.12))
     path_weight = float(data.get('path_weight', 1.0))
     feet_weight = float(data.get('feet_weight', 0.0))
+    hands_weight = float(data.get('hands_weight', 0.0))
+    reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
 
     def draw(rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
         chosen = np.sort(rng.choice(len(rows), count))
         index = motions[chosen]
+        # Rows that nobody has (padding of the text) cost time and say nothing.
+        used = masks[chosen].any(0)
         return tuple(part.to(device) for part in (
             latents[index],
             torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
-            torch.from_numpy(np.asarray(states[chosen], np.float32)),
-            torch.from_numpy(masks[chosen]), moving[index]))
+            torch.from_numpy(np.asarray(states[chosen][:, used], np.float32)),
+            torch.from_numpy(masks[chosen][:, used]), moving[index], reaching[index]))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        target, truth, state, mask, is_moving = draw(rng, config.batch)
+        target, truth, state, mask, is_moving, hands = draw(rng, config.batch)
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
-                                   is_moving, path_weight, feet_weight)
+                                   is_moving, path_weight, feet_weight, hands, hands_weight)
         if step % 100 == 0:
             figures['sensitivity'] = sensitivity(network, step)
         return value, figures
@@ -267,7 +296,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     @torch.no_grad()
     def sensitivity(network: torch.nn.Module, step: int) -> float:
         """Loss with swapped conditions over loss with the right ones, same noise."""
-        target, truth, state, mask, is_moving = draw(np.random.default_rng(step), config.batch)
+        target, truth, state, mask, is_moving, _ = draw(np.random.default_rng(step),
+                                                        config.batch)
         values = []
         for order in (np.arange(len(state)), np.roll(np.arange(len(state)), 1)):
             torch.manual_seed(step)

@@ -42,7 +42,12 @@ Validate = Callable[[nn.Module], dict[str, float]]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a stage is trained; ``batch`` counts samples of one process."""
+    """
+    How a stage is trained; ``batch`` counts samples of one process.
+
+    ``compiled`` lets stages that can compile their blocks (torch.compile: a C++ compiler is
+    needed, the first steps take a minute, every other one less).
+    """
 
     steps: int = 10_000
     batch: int = 64
@@ -53,6 +58,7 @@ class TrainingConfig:
     ema: float = 0.0
     seed: int = 0
     precision: str = 'no'
+    compiled: bool = False
     save_every: int = 500
     validate_every: int = 500
 

@@ -23,11 +23,14 @@ from egomotion_ros.body.features import (
 )
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.data.episodes import MotionBank
+from egomotion_ros.data.hands import WRISTS
 from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.types import FPS, WINDOW
 
 #: Frames of a training crop of recorded motion (3.2 s: most takes are at least that long).
 CROP = 96
+#: Weight of the wrists' error (m) beside that of all joints (10): what reaches has to be there.
+HANDS_WEIGHT = 4.0
 
 
 class MotionCorpus:
@@ -80,7 +83,8 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
     """
     Compare features (B, T, 140) as numbers, as bodies, as paths and at the planted feet.
 
-    Numbers: smooth L1 of normalised features.  Bodies: joint positions with the path taken out.
+    Numbers: smooth L1 of normalised features.  Bodies: joint positions with the path taken out,
+    the wrists once more.
     Paths: integrated root position and heading.  Feet: speed of joints in contact, and jitter of
     all joints.
     """
@@ -88,7 +92,8 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
     numbers = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
     places, goal = feature_positions(answer), feature_positions(truth)
     heading = integrate_root(truth)[2]
-    bodies = (_local(places, integrate_root(answer)[2]) - _local(goal, heading)).abs().mean()
+    gaps = (_local(places, integrate_root(answer)[2]) - _local(goal, heading)).abs()
+    bodies, hands = gaps.mean(), gaps[..., list(WRISTS), :].mean()
     path = torch.stack([a - b for a, b in zip(integrate_root(answer), integrate_root(truth),
                                               strict=True)], -1)
     paths = F.smooth_l1_loss(path, torch.zeros_like(path), beta=0.05)
@@ -101,8 +106,10 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
     jitter = (_second(places) - _second(goal)).abs().mean() * FPS
     rates = F.l1_loss(error[..., YAW_RATE.start:VELOCITY.stop],
                       torch.zeros_like(error[..., YAW_RATE.start:VELOCITY.stop]))
-    loss = numbers + 10.0 * bodies + 2.0 * paths + 0.5 * slide + jitter + 0.2 * rates
+    loss = (numbers + 10.0 * bodies + HANDS_WEIGHT * hands + 2.0 * paths + 0.5 * slide + jitter
+            + 0.2 * rates)
     return loss, {'numbers': numbers.item(), 'bodies_mm': 1000 * bodies.item(),
+                  'hands_mm': 1000 * hands.item(),
                   'paths': paths.item(), 'slide': slide.item(), 'jitter': jitter.item()}
 
 

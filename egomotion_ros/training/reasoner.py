@@ -28,7 +28,7 @@ from egomotion_ros.data.instructions import (
     object_command,
 )
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
-from egomotion_ros.models.checkpoints import load_model
+from egomotion_ros.models.checkpoints import load_model, start_from
 from egomotion_ros.models.grounding import Grounding
 from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
@@ -39,6 +39,14 @@ from egomotion_ros.training.loop import processes, read_config, train
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
 _CORPUS = 30_000
+#: Share of the sentences that are shown with a word nobody knows (:func:`blurred`).
+BLURRED = 0.2
+#: Words of the training sentences that say what to do, and letters of words that say nothing.
+DOING = frozenset((
+    'walk', 'go', 'move', 'head', 'come', 'approach', 'make', 'get', 'turn', 'face', 'look',
+    'rotate', 'find', 'stop', 'stand', 'wait', 'stay', 'reach', 'touch', 'put', 'take', 'hold',
+    'search', 'run', 'kick', 'jump', 'bend', 'wave'))
+VOWELS, CONSONANTS = 'aeiou', 'dlrst'
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -65,6 +73,33 @@ def train_text(vocabulary: int, length: int, seed: int = 0,
     return TextEncoder.train(texts, vocabulary, length)
 
 
+def blurred(texts: list[str], seed: int = 0) -> list[str]:
+    """
+    Sentences with one word that says what to do replaced by one that means nothing.
+
+    Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
+    ball", and what is not in the training grammar must not hide what is.
+    """
+    rng = np.random.default_rng(seed)
+    result = []
+    for text in texts:
+        words = text.split()
+        doing = [n for n, word in enumerate(words) if word in DOING]
+        if doing:
+            length = int(rng.integers(3, 8))
+            words[doing[int(rng.integers(len(doing)))]] = ''.join(
+                (VOWELS if n % 2 else CONSONANTS)[int(k)] for n, k in enumerate(
+                    rng.integers(0, 5, length), start=int(rng.integers(2))))
+        result.append(' '.join(words))
+    return result
+
+
+def _encoded(text: TextEncoder, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and masks (E, tokens) of sentences."""
+    pairs = [text.encode(sentence) for sentence in sentences]
+    return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
 def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 256) -> np.ndarray:
     """Codes (M, 19, levels) of the motions (M, 152, 140) of a bank."""
     parts = [tokenizer.encode(torch.from_numpy(
@@ -84,9 +119,14 @@ class ReasonerBatches:
     def __init__(self, episodes: EpisodeSet, text: TextEncoder, codes: np.ndarray | None,
                  patches: int, scenes: np.ndarray | None = None) -> None:
         self.episodes, self.codes, self.patches = episodes, codes, patches
-        encoded = [text.encode(episodes.instruction(n)) for n in range(len(episodes))]
-        self.ids = np.stack([ids for ids, _ in encoded])
-        self.mask = np.stack([mask for _, mask in encoded])
+        self.ids, self.mask = _encoded(text, episodes.instructions)
+        # The same sentences with a word nobody knows, to be understood from the rest.
+        self.blurred = _encoded(text, blurred(episodes.instructions))
+        motion = np.asarray(episodes.motion)
+        moving = np.zeros(len(motion), bool)
+        if episodes.bank is not None:
+            moving = (motion >= 0) & episodes.bank.under_way()[motion]
+        self.moving, self.spoken = moving, (motion >= 0) & ~moving
         order = np.argsort(episodes.scene, kind='stable')
         bounds = np.searchsorted(episodes.scene[order], np.arange(len(episodes.images) + 1))
         self.of_scene = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
@@ -95,24 +135,31 @@ class ReasonerBatches:
 
     def drop_under_way(self) -> None:
         """
-        Leave out scenes with motions that do not start at rest: a picture cannot tell those.
+        Leave out scenes that are seen on the way.
 
         Raises ValueError when no scene is left.
         """
-        bank, motion = self.episodes.bank, self.episodes.motion
-        if bank is not None:
-            moving = (motion >= 0) & bank.under_way()[motion]
-            self.scenes = np.setdiff1d(self.scenes, self.episodes.scene[moving])
+        self.scenes = np.setdiff1d(self.scenes, self.episodes.scene[self.moving])
         if not len(self.scenes):
             raise ValueError(f'{self.episodes.folder}: no scene whose motions start at rest')
 
     def sample(self, rng: np.random.Generator, pictures: int, questions: int) -> dict[str, Tensor]:
-        """Draw ``pictures`` scenes with ``questions`` episodes each."""
+        """
+        Draw ``pictures`` scenes with ``questions`` episodes each.
+
+        As :meth:`batch`, with changed light and some unknown words, and text as long as needed.
+        """
         scenes = rng.choice(self.scenes, pictures)
         rows = np.concatenate([rng.choice(self.of_scene[s], questions,
                                           replace=len(self.of_scene[s]) < questions)
                                for s in scenes])
         batch = self.batch(scenes, rows)
+        other = rng.random(len(rows)) < BLURRED
+        for name, values in zip(('ids', 'mask'), self.blurred, strict=True):
+            batch[name][torch.from_numpy(other)] = torch.from_numpy(values[rows[other]])
+        # Padding that all questions share costs time and says nothing.
+        length = int(batch['mask'].sum(1).max())
+        batch |= {name: batch[name][:, :length] for name in ('ids', 'mask')}
         # Brightness and contrast of a real camera wander.
         gain = torch.from_numpy(rng.uniform(0.75, 1.25, (pictures, 3, 1, 1)).astype(np.float32))
         lift = torch.from_numpy(rng.uniform(-0.12, 0.12, (pictures, 1, 1, 1)).astype(np.float32))
@@ -133,6 +180,7 @@ class ReasonerBatches:
             'goal': torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)),
             'action': torch.from_numpy(episodes.action[rows].astype(np.int64)),
             'motion': torch.from_numpy(episodes.motion[rows].astype(np.int64)),
+            'spoken': torch.from_numpy(self.spoken[rows]),
         }
         if episodes.kind == 'furnished':
             batch['height'] = torch.from_numpy(np.asarray(episodes.height[scenes], np.float32))
@@ -145,6 +193,8 @@ class ReasonerBatches:
         seen = (target >= 0) & (table[:, _COLUMN['visible']] > 0.5)
         batch['seen'] = torch.from_numpy(seen)
         batch['target'] = torch.from_numpy(table)
+        # What has left the picture on the way is known from the motion alone.
+        batch['definite'] = torch.from_numpy(seen | ~self.moving[rows])
         if self.codes is not None:
             batch['codes'] = torch.from_numpy(
                 self.codes[episodes.motion[rows]].astype(np.int64))
@@ -189,7 +239,8 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
                            target[seen, _COLUMN['distance']].log(), beta=0.1)
     goal = batch['goal']
     pose = torch.cat([goal[:, :2], goal[:, 2:].sin(), goal[:, 2:].cos()], -1)
-    reach = F.smooth_l1_loss(answer.goal, pose, beta=0.1)
+    definite = batch['definite']
+    reach = F.smooth_l1_loss(answer.goal[definite], pose[definite], beta=0.1)
     loss = (objectness + 0.5 * colour + 0.5 * shape + offset + distance + where
             + 2.0 * direction + 2.0 * far + 4.0 * reach)
     figures = {}
@@ -197,7 +248,7 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
         heights = F.smooth_l1_loss(answer.height[at], batch['height'][visible], beta=0.1)
         loss = loss + heights
         figures['height'] = heights.item()
-        asked = torch.isfinite(batch['hands'])
+        asked = torch.isfinite(batch['hands']) & definite[:, None, None]
         if asked.any():
             hands = F.smooth_l1_loss(answer.hands[asked], batch['hands'][asked], beta=0.05)
             loss = loss + 4.0 * hands
@@ -220,6 +271,18 @@ def goal_scores(answer: Tensor, goal: Tensor, action: Tensor) -> dict[str, float
             'goal_degrees': float(np.degrees(turn.median().item()))}
 
 
+@torch.no_grad()
+def keep_words(model: Reasoner, text: TextEncoder, before: TextEncoder) -> None:
+    """Give every token that an earlier vocabulary has as well its embedding there."""
+    if text.vocabulary == before.vocabulary:
+        return
+    table = model.vlm.get_input_embeddings().weight
+    old, fresh = table.clone(), torch.randn_like(table) * table.std()
+    known = before.vocabulary
+    for token, number in text.vocabulary.items():
+        table[number] = old[known[token]] if token in known else fresh[number]
+
+
 def reasoner_pass(model: torch.nn.Module, batch: dict[str, Tensor]) -> ReasonerOutput:
     """Teacher-forced pass over a batch; the prompt alone when it has no codes."""
     base = batch['codes'][..., 0] if 'codes' in batch else batch['ids'][:, :0]
@@ -233,8 +296,9 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     Train stage 1 and return it.
 
     ``tokenizer_dir`` may be None for episodes without motions (grounding alone); ``init`` starts
-    from another reasoner's weights and vocabulary (ValueError when its sizes are others); scenes
-    with motions under way are left out; ``scenes`` restricts the scenes that are shown, so that
+    from another reasoner's weights (ValueError when its sizes are others), words that both
+    vocabularies have keep their embeddings; scenes that are seen on the way teach where things
+    are, and no codes; ``scenes`` restricts the scenes that are shown, so that
     stage 2 can be given states of scenes stage 1 never saw.
     """
     settings, config, data = read_config(config_path, 'reasoner')
@@ -245,15 +309,13 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     model, own_text = start_reasoner(settings, str(data.get('decoder', 'autoregressive')))
     if init is not None:
         # A reasoner of simple scenes has no heads for hands: those start afresh.
-        try:
-            model.load_state_dict(model.state_dict() | load_model(init, 'reasoner').state_dict())
-        except RuntimeError as error:
-            raise ValueError(f'{init}: weights do not fit {config_path}: {error}') from error
-        # Its word embeddings mean something under its own vocabulary alone.
-        own_text = TextEncoder.open(Path(init) / 'text.json', model.config.text_tokens)
+        start_from(model, init, 'reasoner')
     if not torch.cuda.is_available():
         # The fused kernel's backward pass on the CPU takes twice as long as plain products.
         model.vlm.set_attn_implementation('eager')
+    if config.compiled:
+        for layer in model.family.language(model.vlm).layers:
+            layer.compile(dynamic=True)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
@@ -263,6 +325,9 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
             text.save(out / 'text.json')
         else:
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
+    if init is not None:
+        keep_words(model, text, TextEncoder.open(Path(init) / 'text.json',
+                                                  model.config.text_tokens))
     tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
     patches = model.family.grid
 
@@ -272,9 +337,7 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         if tokenizer is not None and episodes.bank is not None:
             codes = encode_bank(tokenizer, episodes.bank.features)
         shown = np.arange(len(episodes.images))[part]
-        chosen = ReasonerBatches(episodes, text, codes, patches, shown)
-        chosen.drop_under_way()
-        return chosen
+        return ReasonerBatches(episodes, text, codes, patches, shown)
 
     source = batches(episodes_dir, scenes)
     questions = int(data.get('questions', 5))
@@ -284,18 +347,21 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         batch = on_device(source.sample(rng, config.batch, questions), processes().device)
         result = reasoner_pass(network, batch)
         value, figures = grounding_loss(result.grounding, batch, patches)
-        if 'codes' in batch:
-            base = F.cross_entropy(result.base.float().flatten(0, 1),
-                                   batch['codes'][..., 0].flatten())
-            residual = F.cross_entropy(result.residual.float().flatten(0, 2),
-                                       batch['codes'][..., 1:].flatten())
+        if 'codes' in batch and batch['spoken'].any():
+            # A picture does not tell that the body is under way: those motions have no words.
+            spoken = batch['spoken']
+            codes = batch['codes'][spoken]
+            base = F.cross_entropy(result.base[spoken].float().flatten(0, 1),
+                                   codes[..., 0].flatten())
+            residual = F.cross_entropy(result.residual[spoken].float().flatten(0, 2),
+                                       codes[..., 1:].flatten())
             value = value + 0.3 * residual
             figures |= {'base': base.item(), 'residual': residual.item()}
             if model.config.decoder != 'parallel':
                 value = value + base
             if result.parallel is not None:
-                queries = F.cross_entropy(result.parallel.float().flatten(0, 1),
-                                          batch['codes'][..., 0].flatten())
+                queries = F.cross_entropy(result.parallel[spoken].float().flatten(0, 1),
+                                          codes[..., 0].flatten())
                 value = value + queries
                 figures['parallel'] = queries.item()
         return value, figures
@@ -322,7 +388,7 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
         batch = on_device(source.batch(scenes, rows), next(model.parameters()).device)
         out = reasoner_pass(model, batch)
         if 'codes' in batch:
-            right.append((out.base.argmax(-1) == batch['codes'][..., 0]).float().mean())
+            right.append((out.base.argmax(-1) == batch['codes'][..., 0])[batch['spoken']].float())
         answers['told'].append(out.grounding.goal)
         if out.grounding.hands is not None and 'hands' in batch:
             gap = (out.grounding.hands - batch['hands']).norm(dim=-1)
@@ -342,7 +408,7 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
         figures |= {'hands_within': (gap < 0.12).float().mean().item(),
                     'hands_metres': gap.median().item()}
     if right:
-        figures['base_right'] = torch.stack(right).mean().item()
+        figures['base_right'] = torch.cat(right).mean().item()
     return figures
 
 

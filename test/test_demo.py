@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import os
 from pathlib import Path
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 
 import av
+import mujoco
 import numpy as np
 from PIL import Image
 import pytest
@@ -27,7 +29,7 @@ from egomotion_ros.action import GenerateMotion
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import demo
 from egomotion_ros.data.instructions import Command
-from egomotion_ros.data.scenes import STAND_OFF, sample_scene, scene_seed
+from egomotion_ros.data.scenes import SHAPE_NAMES, STAND_OFF, SceneObject, scene_seed
 from egomotion_ros.demo.film import FRAME_RATE, write_pictures
 from egomotion_ros.demo.processes import Children, DemoError
 from egomotion_ros.demo.record import Attempt, Sent, Visit
@@ -39,6 +41,7 @@ from egomotion_ros.demo.script import (
     default_script,
     goal_of,
     read_script,
+    room,
 )
 from egomotion_ros.demo.session import Session
 from egomotion_ros.nodes.egomotion_node import spin
@@ -46,6 +49,7 @@ from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
+from egomotion_ros.retarget.quality import configurations
 
 SECOND = 1_000_000_000
 
@@ -64,11 +68,16 @@ def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed):
     assert [ask.then for ask in asks].count('change') == 1
     assert [ask.then for ask in asks].count('stop') == 1
     for stop in stops:
-        scene = sample_scene(stop.seed)
+        scene = room(stop.seed)
         assert scene.split == 'test'
         for ask in stop.asks:
-            if ask.command.target >= 0:
+            if ask.command.action == 'reach':
+                assert scene.objects[ask.command.target].side == ask.command.params['side']
+                assert scene.table()[ask.command.target, 8]  # visible
+            elif ask.command.target >= 0:
                 assert scene.table()[ask.command.target, 8:].all()  # visible, clear
+    assert [ask.command.action for ask in asks].count('reach') == 1
+    assert room(-1) is None
 
 
 def test_the_same_seed_gives_the_same_script_and_another_seed_another():
@@ -80,14 +89,21 @@ def test_the_same_seed_gives_the_same_script_and_another_seed_another():
 
 def test_a_file_of_instructions_finds_rooms_that_show_what_it_names(tmp_path):
     path = tmp_path / 'asks.txt'
-    path.write_text('# comment\n\nwalk to the green box\nturn to the purple column\nwave\n')
+    path.write_text('# comment\n\nwalk to the green box\nturn to the purple column\nwave\n'
+                    'touch the red ball with your left hand\ngrab the blue box\n')
     stops = read_script(path, 0, camera=False)
     assert [ask.command.text for stop in stops for ask in stop.asks] == [
-        'walk to the green box', 'turn to the purple column', 'wave']
+        'walk to the green box', 'turn to the purple column', 'wave',
+        'touch the red ball with your left hand', 'grab the blue box']
     for stop, name in zip(stops, ('green box', 'purple pillar')):
-        assert sample_scene(stop.seed).objects[stop.asks[0].command.target].name == name
+        assert room(stop.seed).objects[stop.asks[0].command.target].name == name
     assert stops[1].asks[0].command.action == 'turn_to'
-    assert [stop.seed for stop in read_script(path, 0, camera=True)] == [-1, -1, -1]
+    for stop, side in zip(stops[3:], ('left', None)):
+        command = stop.asks[0].command
+        item = room(stop.seed).objects[command.target]
+        assert command.action == 'reach' and item.side
+        assert command.params['side'] == (side or item.side)
+    assert [stop.seed for stop in read_script(path, 0, camera=True)] == [-1] * 5
     path.write_text('# nothing\n')
     with pytest.raises(ValueError, match='no instruction'):
         read_script(path, 0, camera=False)
@@ -97,7 +113,7 @@ def test_a_file_of_instructions_finds_rooms_that_show_what_it_names(tmp_path):
 
 
 def test_goals_lie_where_the_words_say_from_wherever_the_robot_stands():
-    scene = sample_scene(scene_seed('test', 2))
+    scene = room(scene_seed('test', 2))
     item, scale = scene.objects[0], 0.75
     goal = goal_of(Command('walk_to', '', 0), scene, np.zeros(3), scale)
     assert np.allclose(goal, item.stop_pose() * [scale, scale, 1.0])
@@ -160,8 +176,33 @@ def test_standing_still_is_no_answer_to_a_wave_or_a_turn(robot):
              if stop.asks[0].command.action == 'turn_to']
     assert len(turning) == 5
     for command, stop in zip(turning, stops):
-        bearing = sample_scene(stop.seed).objects[command.target].bearing
+        bearing = room(stop.seed).objects[command.target].bearing
         assert abs(bearing) > np.radians(20.0)
+
+
+def test_a_reach_is_judged_by_the_named_hand_at_the_surface(robot):
+    visit = recorded(robot)
+    attempt = visit.attempts[0]
+    attempt.action, attempt.goal, attempt.side = 'reach', None, 'left'
+    attempt.ended = 2_380_000_000  # it stands again
+    model = robot.kinematics
+    data = mujoco.MjData(model)
+    done = visit.executed(0, attempt.ended, robot.joint_names, 30.0)
+    data.qpos[:] = configurations(robot, done, model)[-1]
+    mujoco.mj_kinematics(model, data)
+    wrist, elbow = (data.body(f'left_{name}_link').xpos for name in ('wrist_yaw', 'elbow'))
+    palm = (wrist + 0.1 * robot.scale * (wrist - elbow) / np.linalg.norm(wrist - elbow))
+    ball = SceneObject(0, SHAPE_NAMES.index('ball'), (1, 0, 0), 0.2, 0.2,
+                       tuple(palm / robot.scale + [0.1, 0.0, 0.0]), 0.0, side='left')
+    attempt.item = ball
+    found = score(visit, attempt, robot)
+    assert found.distance < 0.02 and found.angle is None and verdict(found) == 'reached'
+    assert 'deg' not in table([found], judged=True).splitlines()[-1]
+    attempt.side = 'right'
+    assert verdict(score(visit, attempt, robot)) == 'missed'
+    attempt.side, attempt.item = 'left', replace(ball, position=(3.0, 0.0, 1.0))
+    found = score(visit, attempt, robot)
+    assert found.distance > 1.0 and verdict(found) == 'missed'
 
 
 def test_violations_on_the_curve_are_counted(robot):
@@ -169,7 +210,6 @@ def test_violations_on_the_curve_are_counted(robot):
     motion = visit.sent[0].motion
     velocities = motion.velocities.copy()
     velocities[30, 3] = 200.0  # fine at no waypoint's position, far out between them
-    from dataclasses import replace
     visit.sent[0] = Sent(replace(motion, velocities=velocities), 0, 'p', hold=False)
     assert score(visit, visit.attempts[0], robot).violations > 0
 

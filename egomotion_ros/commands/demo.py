@@ -112,9 +112,8 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
     """Start the processes, visit every room, return what was recorded."""
     from tqdm import tqdm
 
-    from egomotion_ros.data.scenes import sample_scene
     from egomotion_ros.demo.scores import planar
-    from egomotion_ros.demo.script import INTERRUPT_AFTER, goal_of
+    from egomotion_ros.demo.script import INTERRUPT_AFTER, goal_of, room
     from egomotion_ros.demo.session import Session
 
     _start(args, children, bundle)
@@ -126,7 +125,7 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
         for stop in stops:
             visit = session.enter(stop.seed)
             visits.append(visit)
-            scene = None if stop.seed < 0 else sample_scene(stop.seed)
+            scene = room(stop.seed)
             unfinished = []
             for ask in stop.asks:
                 bar.set_description(ask.command.text[:32].ljust(32))
@@ -135,6 +134,9 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
                                               INTERRUPT_AFTER)
                 attempt.action = ask.command.action
                 attempt.goal = goal_of(ask.command, scene, start, robot.scale)
+                if ask.command.action == 'reach' and scene is not None:
+                    attempt.item = scene.objects[ask.command.target]
+                    attempt.side = str(ask.command.params['side'])
                 unfinished.append(finish)
                 if ask.then != 'change':
                     while unfinished:

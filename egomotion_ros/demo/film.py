@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from egomotion_ros.data.scenes import Scene, sample_scene
+from egomotion_ros.data.scenes import Scene
 from egomotion_ros.demo.record import Attempt, Visit
 from egomotion_ros.demo.scores import Score, tokens, verdict
+from egomotion_ros.demo.script import room
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import still
 from egomotion_ros.simulation.world import View, World
@@ -41,7 +42,7 @@ class Theatre:
     """
 
     def __init__(self, visit: Visit, robot: RobotDescription) -> None:
-        scene = None if visit.seed < 0 else sample_scene(visit.seed)
+        scene = room(visit.seed)
         self._world = World(robot, scene, CameraIntrinsics(64, 64, 1.4))
         self._view = View(self._world, *THIRD)
         self._visit = visit
@@ -69,6 +70,8 @@ def viewpoint(visit: Visit, scale: float, scene: Scene | None) -> tuple[np.ndarr
     points = [start, path[-1], path.min(axis=0), path.max(axis=0)]
     for x, y, yaw in (attempt.goal for attempt in visit.attempts if attempt.goal is not None):
         points.append(np.array([x + 0.8 * np.cos(yaw), y + 0.8 * np.sin(yaw)]))
+    points += [scale * np.array(attempt.item.position[:2])
+               for attempt in visit.attempts if attempt.item is not None]
     if len(points) == 4 and scene is not None:
         points += [scale * np.array(item.position[:2]) for item in scene.objects]
     low, high = np.min(points, axis=0), np.max(points, axis=0)

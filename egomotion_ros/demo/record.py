@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from egomotion_ros.data.scenes import SceneObject
 from egomotion_ros.types import HumanMotion, RobotMotion
 
 
@@ -28,8 +29,9 @@ class Attempt:
 
     ``asked``, ``ended`` simulation time (ns); ``ending`` why it ended ('' = execution time over);
     ``tokens`` base codes; ``milliseconds`` by stage; ``goal`` (x, y, yaw) wanted in ``odom``,
-    None where nothing can be judged; ``error`` the node's refusal; ``action`` the kind of
-    instruction, '' where the demo does not know it.
+    None where nothing can be judged; ``item`` what hands ``side`` are to touch, in human metres;
+    ``error`` the node's refusal; ``action`` the kind of instruction, '' where the demo does not
+    know it.
     """
 
     instruction: str
@@ -42,6 +44,8 @@ class Attempt:
     tokens: tuple[int, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
     goal: np.ndarray | None = None
+    item: SceneObject | None = None
+    side: str = ''
     human: HumanMotion | None = None
 
 

@@ -19,9 +19,11 @@ from egomotion_ros.data.scenes import (
     SHAPE_NAMES,
     STAND_OFF,
     Scene,
-    sample_scene,
+    SceneObject,
     scene_seed,
 )
+from egomotion_ros.data.scenes_furnished import approach, draw_scene
+from egomotion_ros.data.scenes_view import clear_of_boxes
 
 #: Seconds of motion after which the demo changes its mind, or stops the robot.
 INTERRUPT_AFTER = 2.0
@@ -29,6 +31,8 @@ INTERRUPT_AFTER = 2.0
 TURN = math.radians(25.0)
 #: Scenes that one run may look through.
 SCENES_PER_RUN = 1000
+#: Kind of the rooms.
+KIND = 'furnished'
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def default_script(seed: int) -> list[Stop]:
         commands = [_object_command(scene, target, action, rng)
                     for target, action in zip(_targets(scene, aside), plan)]
         stops.append(Stop(scene.seed, tuple(map(Ask, commands, then))))
-    for action in ('walk_forward', 'wave'):
-        stops.append(Stop(next(scenes).seed, (Ask(free_command(action, rng, 'test')),)))
+    scene = next(s for s in scenes if _within_reach(s))
+    stops.append(Stop(scene.seed, (Ask(_object_command(scene, _within_reach(scene)[0], 'reach',
+                                                       rng)),)))
+    stops.append(Stop(next(scenes).seed, (Ask(free_command('wave', rng, 'test', KIND)),)))
     return stops
 
 
@@ -95,17 +101,25 @@ def read_script(path: Path, seed: int, camera: bool) -> list[Stop]:
         return [Stop(-1, (Ask(Command('', text)),)) for text in texts]
     scenes, stops = _scenes(seed), []
     for text in texts:
-        kind = _named(text)
+        kind, action = _named(text), _asked(text)
+        fitting = _within_reach if action == 'reach' else _targets
         for scene in scenes:
             kinds = {(item.colour, item.shape): i for i, item in enumerate(scene.objects)}
-            if kind is None or kinds.get(kind) in _targets(scene):
+            if kind is None or kinds.get(kind) in fitting(scene):
                 break
         else:
             raise ValueError(f'{text!r}: none of {SCENES_PER_RUN} scenes shows that object')
-        action = 'turn_to' if re.match(r'(turn|face|look|rotate)\b', text) else 'walk_to'
-        command = Command('', text) if kind is None else Command(action, text, kinds[kind])
+        command = Command('', text)
+        if kind is not None:
+            side = _side(text, scene.objects[kinds[kind]]) if action == 'reach' else ''
+            command = Command(action, text, kinds[kind], {'side': side} if side else {})
         stops.append(Stop(scene.seed, (Ask(command),)))
     return stops
+
+
+def room(seed: int) -> Scene | None:
+    """Room of a seed, None for the empty floor."""
+    return None if seed < 0 else draw_scene(seed, KIND)
 
 
 def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
@@ -114,9 +128,11 @@ def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
     Where a command should end: ``(x, y, yaw)`` in ``odom``, None where nothing can be judged.
 
     ``start`` (3,) is x, y, yaw of the robot when it was asked; ``scale`` the robot's size, by
-    which the room and all distances are multiplied.
+    which the room and all distances are multiplied.  What is reached for is judged by hands.
     """
     x, y, yaw = start
+    if command.action == 'reach':
+        return None
     if command.target >= 0 and scene is not None:
         item = scene.objects[command.target]
         away = scale * np.array(item.position[:2]) - (x, y)
@@ -126,7 +142,7 @@ def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
         reach = max(float(np.hypot(*away)) - scale * (item.radius + STAND_OFF), 0.0)
         return np.array([x + reach * math.cos(direction), y + reach * math.sin(direction),
                          direction])
-    if command.action == 'walk_forward':
+    if command.action in ('walk_forward', 'run_forward'):
         reach = scale * command.params['distance']
         return np.array([x + reach * math.cos(yaw), y + reach * math.sin(yaw), yaw])
     if command.action == 'turn':
@@ -140,7 +156,7 @@ def _scenes(seed: int) -> Iterator[Scene]:
     """Test scenes of one run, drawn as they are asked for; runs of other seeds share none."""
     if not 0 <= seed < 5000:
         raise ValueError(f'seed must be in 0..4999, got {seed}')
-    return (sample_scene(scene_seed('test', index))
+    return (draw_scene(scene_seed('test', index), KIND)
             for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN))
 
 
@@ -149,12 +165,34 @@ def _targets(scene: Scene, aside: float = 0.0) -> list[int]:
     table, column = scene.table(), OBJECT_COLUMNS.index
     return [i for i, item in enumerate(scene.objects)
             if table[i, column('visible')] and table[i, column('clear')]
-            and abs(item.bearing) >= aside]
+            and not item.side and abs(item.bearing) >= aside]
+
+
+def _within_reach(scene: Scene) -> list[int]:
+    """Objects that can be seen and touched where one can stand before them."""
+    table, column = scene.table(), OBJECT_COLUMNS.index
+    return [i for i, item in enumerate(scene.objects)
+            if table[i, column('visible')] and item.side
+            and clear_of_boxes(approach(item), scene.boxes, 0.2)]
 
 
 def _object_command(scene: Scene, target: int, action: str, rng: np.random.Generator) -> Command:
     item = scene.objects[target]
-    return object_command(action, target, item.colour, item.shape, rng, 'test')
+    return object_command(action, target, item.colour, item.shape, rng, 'test', KIND,
+                          item.side or 'right')
+
+
+def _asked(text: str) -> str:
+    """What a sentence about an object asks for."""
+    if re.match(r'(turn|face|look|rotate)\b', text):
+        return 'turn_to'
+    return 'reach' if re.search(r'\b(reach|touch|grab|grasp|hold|hands?)\b', text) else 'walk_to'
+
+
+def _side(text: str, item: SceneObject) -> str:
+    """Hands that a sentence names; those the object was placed for where it names none."""
+    named = re.search(r'\b(left|right|both|two)\b', text)
+    return {None: item.side, 'two': 'both'}.get(word := named and named[1], word)
 
 
 def _named(text: str) -> tuple[int, int] | None:

@@ -111,7 +111,8 @@ def draw_clip(path: Path, progress: bool = True, rooms: int = 3, pictures: int =
     import av
 
     from egomotion_ros.data.render import SceneRenderer
-    from egomotion_ros.data.scenes import sample_scene, scene_seed
+    from egomotion_ros.data.scenes import scene_seed
+    from egomotion_ros.data.scenes_furnished import draw_scene
     from egomotion_ros.types import CameraIntrinsics
     wide, high = WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN
     hfov = 2.0 * np.arctan(np.tan(0.5 * HFOV) * wide / WIDTH)
@@ -124,7 +125,7 @@ def draw_clip(path: Path, progress: bool = True, rooms: int = 3, pictures: int =
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
         stream.time_base = Fraction(1, RATE)
         for room in range(rooms):
-            drawing = renderer.render(sample_scene(scene_seed('test', room)))
+            drawing = renderer.render(draw_scene(scene_seed('test', room), 'furnished'))
             for turn in np.linspace(0.0, 2.0 * np.pi, pictures, endpoint=False):
                 left, top = (round(MARGIN * (1.0 + part(turn))) for part in (np.cos, np.sin))
                 picture = drawing[top:top + HEIGHT, left:left + WIDTH]

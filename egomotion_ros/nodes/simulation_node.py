@@ -27,7 +27,8 @@ from rosgraph_msgs.msg import Clock as ClockMsg
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import Trigger
 
-from egomotion_ros.data.scenes import sample_scene
+from egomotion_ros.data.scenes import KINDS
+from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.msg import RobotMotion as RobotMotionMsg
 from egomotion_ros.nodes.conversions import (
     plan_from_msg,
@@ -110,6 +111,9 @@ class SimulationNode(Node):
         declare('scene_seed', -1, described(
             'seed of the room; -1 is an empty floor. May be set at any time: loads the room and '
             'puts the robot at its start', -1, 29_999_999, read_only=False))
+        declare('scene_kind', 'furnished', described(
+            "rooms to load: 'furnished' with tables, shelves and things within reach, or "
+            "'simple', objects on a bare floor"))
         declare('bundle_hash', '', described(
             'SHA-256 of the bundle whose plans are followed; others are refused. '
             'Empty: plans of any bundle'))
@@ -131,7 +135,11 @@ class SimulationNode(Node):
 
     def _load(self, seed: int) -> None:
         """Build the room of ``seed`` and put the robot at its start."""
-        world = World(self._robot, None if seed < 0 else sample_scene(seed), self._lens)
+        kind = self._value('scene_kind')
+        if kind not in KINDS:
+            raise ValueError(f'scene_kind: expected one of {", ".join(KINDS)}, got {kind!r}')
+        scene = None if seed < 0 else draw_scene(seed, kind)
+        world = World(self._robot, scene, self._lens)
         with self._camera_lock:
             # A room that is still being loaded by another thread when the node ends.
             if self._closing:

@@ -23,6 +23,7 @@ ARGUMENTS = {
     'bundle': ('', 'folder of the bundle; empty: the one that ships with the package'),
     'backend': ('auto', 'auto, openvino, onnxruntime[-cuda], tensorrt[-rtx] or torch'),
     'scene_seed': ('0', 'seed of the room; -1 is an empty floor'),
+    'scene_kind': ('furnished', 'furnished rooms, or simple: objects on a bare floor'),
     'realtime_factor': ('1.0', 'simulated seconds per second; 0: lockstep by ~/step'),
     'output_enabled': ('true', 'false: the simulated robot does not move'),
     'autostart': ('true', 'configure and activate egomotion_node'),
@@ -47,6 +48,7 @@ def generate_launch_description() -> LaunchDescription:
             parameters=[{
                 'robot': ParameterValue(value('robot'), value_type=str),
                 'scene_seed': ParameterValue(value('scene_seed'), value_type=int),
+                'scene_kind': ParameterValue(value('scene_kind'), value_type=str),
                 'realtime_factor': ParameterValue(value('realtime_factor'), value_type=float),
             }]),
     ])

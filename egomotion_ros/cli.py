@@ -20,6 +20,7 @@ VERBS = {
     'evaluate': 'score a bundle on held-out scenes and performances',
     'metrics': 'measure the motion of a bundle by published protocols and against recordings',
     'export': 'turn checkpoints into a bundle of ONNX graphs',
+    'restore': 'turn a bundle back into checkpoints, to train on from them',
     'build': 'build TensorRT engines, or the int8 flavour, of a bundle',
     'verify': 'build, check parity and time a backend on this machine',
     'bench': 'time the parts of a bundle',

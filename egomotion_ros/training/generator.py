@@ -40,6 +40,8 @@ from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
 SENSITIVE_AFTER = 1500
+#: Episodes of the validation set that are looked at.
+VALIDATED = 400
 
 
 @torch.no_grad()
@@ -202,6 +204,54 @@ def _missing(places: Tensor, true: Tensor, reaching: Tensor, weight: Tensor) -> 
     return (gap * asked * weight).sum() / (asked.sum() * gap.shape[1]).clamp_min(1.0)
 
 
+@torch.no_grad()
+def _told_codes(reasoner: Reasoner, text: TextEncoder, tokenizer: MotionTokenizer,
+                episodes: EpisodeSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """States (E, P + W, D) with the codes of the right motions, and with those of others."""
+    codes = encode_bank(tokenizer, episodes.bank.features)
+    source = ReasonerBatches(episodes, text, codes, reasoner.family.grid)
+    answers = ([], [])
+    for part in np.array_split(rows, max(len(rows) // 96, 1)):
+        batch = source.batch(episodes.scene[part], part)
+        prompt = reasoner.prompt(batch['pixels'], batch['ids'], batch['mask'], batch['camera'])
+        for told, order in zip(answers, (np.arange(len(part)), np.roll(np.arange(len(part)), 7)),
+                               strict=True):
+            told.append(reasoner.teach(*prompt, batch['codes'][order, :, 0]).states)
+    return torch.cat(answers[0]), torch.cat(answers[1])
+
+
+def _conditions(own: Tensor, mask: Tensor, right: Tensor, others: Tensor
+                ) -> dict[str, tuple[Tensor, Tensor]]:
+    """
+    States and masks by what they hold.
+
+    The reasoner's own codes, the right ones, those of another motion; all of another question.
+    """
+    order = np.roll(np.arange(len(own)), 7)
+    return {'told': (own, mask), 'oracle': (right, mask), 'codes_swapped': (others, mask),
+            'swapped': (own[order], mask[order])}
+
+
+@torch.no_grad()
+def validate_generator(network: torch.nn.Module, autoencoder: MotionAutoencoder,
+                       episodes: EpisodeSet, rows: np.ndarray,
+                       conditions: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Share of walks that end at their goal, and how far off, for every set of states."""
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(len(rows), PLAN_WINDOWS, autoencoder.config.channels,
+                        generator=generator).to(device)
+    goal = torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)).to(device)
+    action = torch.from_numpy(episodes.action[rows].astype(np.int64)).to(device)
+    figures = {}
+    for name, (states, mask) in conditions.items():
+        answer = network.sample(noise, states.to(device), mask.to(device),
+                                torch.zeros_like(noise), torch.zeros_like(noise[..., 0]))
+        share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
+        figures |= {f'{name}_within': share, f'{name}_metres': away}
+    return figures
+
+
 def end_pose(features: Tensor) -> Tensor:
     """Pelvis x, y, heading (B, 3) in the start frame at the last frame of (B, T, 140)."""
     return torch.stack([part[:, -1] for part in integrate_root(features)], -1)
@@ -254,7 +304,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
 
     episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
-    val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val', 400)
+    val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val',
+                                               VALIDATED)
     device = processes().device
     autoencoder.to(device)
     generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
@@ -312,23 +363,12 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
 
     validate = None
     if val is not None:
+        held, index, own, own_mask, _ = val
+        own_mask = torch.from_numpy(own_mask)
+        conditions = _conditions(torch.from_numpy(np.asarray(own, np.float32)), own_mask,
+                                 *_told_codes(reasoner, text, tokenizer, held, index))
+
         def validate(network: torch.nn.Module) -> dict[str, float]:
-            held, index, state, mask, _ = val
-            state = torch.from_numpy(np.asarray(state, np.float32)).to(device)
-            mask = torch.from_numpy(mask).to(device)
-            rng = torch.Generator().manual_seed(0)
-            noise = torch.randn(len(state), PLAN_WINDOWS, latents.shape[-1],
-                                generator=rng).to(device)
-            goal = torch.from_numpy(np.asarray(held.goal[index], np.float32)).to(device)
-            action = torch.from_numpy(held.action[index].astype(np.int64)).to(device)
-            figures = {}
-            for name, order in (('told', np.arange(len(state))),
-                                ('swapped', np.roll(np.arange(len(state)), 7))):
-                answer = network.sample(noise, state[order], mask[order],
-                                        torch.zeros_like(noise),
-                                        torch.zeros(noise.shape[:2], device=device))
-                share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
-                figures |= {f'{name}_within': share, f'{name}_metres': away}
-            return figures
+            return validate_generator(network, autoencoder, held, index, conditions)
 
     return train(generator, 'generator', config, loss, out, validate)

@@ -11,7 +11,9 @@ is not part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 import hashlib
 import json
 from pathlib import Path
@@ -44,23 +46,62 @@ SENSITIVE_AFTER = 1500
 VALIDATED = 400
 
 
+@dataclass(frozen=True)
+class Shown:
+    """
+    What of the reasoner stage 2 is shown: an ablation, where it is not all rows of its layer.
+
+    ``layer`` whose states they are (None: the stated one; others pass the final norms as well),
+    ``rows`` 'prompt', 'primitives' or 'both'.  A generator of an ablation is for comparison:
+    export knows the stated layer and both kinds of rows alone.
+    """
+
+    layer: int | None = None
+    rows: str = 'both'
+
+    def __post_init__(self) -> None:
+        if self.rows not in ('both', 'prompt', 'primitives'):
+            raise ValueError(f"rows must be 'both', 'prompt' or 'primitives', got {self.rows!r}")
+
+    def hide(self, mask: np.ndarray, prompt: int) -> np.ndarray:
+        """Mask (E, P + W) without the rows that are not shown; ``prompt`` is P."""
+        mask = mask.copy()
+        mask[:, prompt:] &= self.rows != 'prompt'
+        mask[:, :prompt] &= self.rows != 'primitives'
+        return mask
+
+
+@contextmanager
+def first_layers(reasoner: Reasoner, count: int | None) -> Iterator[None]:
+    """Let the reasoner run ``count`` layers only; ValueError when it has not as many."""
+    language = reasoner.family.language(reasoner.vlm)
+    layers = language.layers
+    if count is not None and not 1 <= count <= len(layers):
+        raise ValueError(f'layer {count}: the reasoner runs {len(layers)}')
+    language.layers = layers[:count]
+    try:
+        yield
+    finally:
+        language.layers = layers
+
+
 @torch.no_grad()
 def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, out: Path,
-                   decoded: np.ndarray, files: Iterable[Path], batch: int = 96
-                   ) -> tuple[np.ndarray, np.ndarray]:
+                   decoded: np.ndarray, files: Iterable[Path], batch: int = 96,
+                   layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
     States (E, P + W, D) float16 and masks (E, P + W) of the episodes ``rows``, kept in ``out``.
 
     ``decoded`` (E,) is True where the reasoner runs on its own codes instead of the true ones.
     ``files`` are those reasoner and codes come from: states kept with the same contents of them,
-    for the same episodes, are used again.
+    for the same episodes, are used again.  ``layer`` as in :class:`Shown`.
     """
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
-    record, origin = out / 'states.json', _origin(source, rows, decoded, files)
+    record, origin = out / 'states.json', _origin(source, rows, decoded, files, layer)
     if states_path.exists() and mask_path.exists() and _kept(record) == origin:
         return (np.load(states_path, mmap_mode='r', allow_pickle=False),
                 np.load(mask_path, allow_pickle=False))
-    probe = reasoner_states(reasoner, source, rows[:1], False)
+    probe = reasoner_states(reasoner, source, rows[:1], False, layer)
     shape = (len(rows), *probe[0].shape[1:])
     out.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
@@ -72,7 +113,8 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
     for start, stop in tqdm(list(zip(starts, [*starts[1:], len(rows)], strict=True)),
                             desc='states', mininterval=5):
         part = np.sort(order[start:stop])
-        answer, mask = reasoner_states(reasoner, source, rows[part], bool(decoded[part[0]]))
+        answer, mask = reasoner_states(reasoner, source, rows[part], bool(decoded[part[0]]),
+                                       layer)
         states[part] = answer.numpy()
         masks[part] = mask.numpy()
     states.flush()
@@ -84,9 +126,9 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
 
 
 def _origin(source: ReasonerBatches, rows: np.ndarray, decoded: np.ndarray,
-            files: Iterable[Path]) -> str:
+            files: Iterable[Path], layer: int | None) -> str:
     """SHA-256 of what states are made from; pictures are known by their cameras."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b'' if layer is None else str(layer).encode())
     for path in files:
         digest.update(sha256(path).encode())
     camera = np.asarray(source.episodes.camera[source.episodes.scene[rows]], np.float32)
@@ -104,16 +146,19 @@ def _kept(record: Path) -> str | None:
 
 
 @torch.no_grad()
-def reasoner_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, decoded: bool
-                    ) -> tuple[Tensor, Tensor]:
+def reasoner_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, decoded: bool,
+                    layer: int | None = None) -> tuple[Tensor, Tensor]:
     """States of episodes, one picture a question, teacher-forced or on decoded codes."""
     batch = source.batch(source.episodes.scene[rows], rows)
+    question = tuple(batch[name] for name in ('pixels', 'ids', 'mask', 'camera'))
     if decoded:
-        _, _, out = reasoner.generate(batch['pixels'], batch['ids'], batch['mask'],
-                                      batch['camera'])
+        codes, _, out = reasoner.generate(*question)
+        if layer is None:
+            return out.states, out.mask
     else:
-        out = reasoner.teach(*reasoner.prompt(batch['pixels'], batch['ids'], batch['mask'],
-                                              batch['camera']), batch['codes'][..., 0])
+        codes = batch['codes']
+    with first_layers(reasoner, layer):
+        out = reasoner.teach(*reasoner.prompt(*question), codes[..., 0])
     return out.states, out.mask
 
 
@@ -270,11 +315,12 @@ def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float
 def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                     autoencoder_dir: Path, reasoner_dir: Path, out: Path,
                     val_dir: Path | None = None, scenes: slice = slice(None),
-                    init: Path | None = None) -> MotionGenerator:
+                    init: Path | None = None, shown: Shown = Shown()) -> MotionGenerator:
     """
     Train stage 2 on the states of ``scenes`` of the episodes and return the generator.
 
-    ``init`` is a checkpoint to start from; ValueError when its sizes are others.
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others.  ``shown`` is for
+    ablations.
     """
     settings, config, data = read_config(config_path, 'generator')
     torch.manual_seed(config.seed)
@@ -293,15 +339,17 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         episodes = EpisodeSet.open(folder)
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
                                  reasoner.family.grid)
-        shown = np.arange(len(episodes.images))[part]
-        rows = np.flatnonzero(np.isin(episodes.scene, shown) & (episodes.motion >= 0))[:limit]
+        asked = np.isin(episodes.scene, np.arange(len(episodes.images))[part])
+        rows = np.flatnonzero(asked & (episodes.motion >= 0))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
         decoded = np.random.default_rng(0).random(len(rows)) < share
         decoded |= episodes.bank.under_way()[episodes.motion[rows]]
         with processes().main_process_first():
-            states, mask = collect_states(reasoner, source, rows, store, decoded, files)
-        return episodes, rows, states, mask, bank_latents(autoencoder, episodes.bank.features)
+            states, mask = collect_states(reasoner, source, rows, store, decoded, files,
+                                          layer=shown.layer)
+        return (episodes, rows, states, shown.hide(mask, reasoner.prompt_rows),
+                bank_latents(autoencoder, episodes.bank.features))
 
     episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
     val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val',
@@ -364,9 +412,10 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     validate = None
     if val is not None:
         held, index, own, own_mask, _ = val
-        own_mask = torch.from_numpy(own_mask)
-        conditions = _conditions(torch.from_numpy(np.asarray(own, np.float32)), own_mask,
-                                 *_told_codes(reasoner, text, tokenizer, held, index))
+        with first_layers(reasoner, shown.layer):
+            told = _told_codes(reasoner, text, tokenizer, held, index)
+        conditions = _conditions(torch.from_numpy(np.asarray(own, np.float32)),
+                                 torch.from_numpy(own_mask), *told)
 
         def validate(network: torch.nn.Module) -> dict[str, float]:
             return validate_generator(network, autoencoder, held, index, conditions)

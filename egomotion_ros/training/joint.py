@@ -148,7 +148,8 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
     generator = build('generator', {**generator_sizes, 'channels': autoencoder.config.channels,
                                     'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
     pair = Pair(reasoner, generator)
-    text = train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens)
+    text = train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens,
+                      kind=EpisodeSet.open(episodes_dir).kind)
     patches = reasoner.family.grid
 
     def open_set(folder: Path) -> tuple[ReasonerBatches, np.ndarray, Tensor]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
+import json
 import math
 from pathlib import Path
 import time
@@ -101,7 +102,8 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
 
     Resumes from ``out`` when it holds an unfinished run; ValueError when that one has other
     sizes, processes, seed or batch, or a loss is not finite.  With ``config.ema`` > 0 the weights
-    that are saved, validated and returned are their exponential moving average.  The model is
+    that are saved, validated and returned are their exponential moving average; what validation
+    says is kept in ``validation.json`` (:func:`validations`).  The model is
     trained on ``processes().device``, where ``loss`` and ``validate`` find it, and comes back on
     the CPU.
     """
@@ -168,6 +170,7 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
                 f'{k} {v:.4g}' for k, v in figures.items()))
             for name, figure in figures.items():
                 writer.add_scalar(f'val/{name}', figure, step)
+            _note(out / 'validation.json', step, figures)
         accelerator.wait_for_everyone()
     bar.close()
     model.load_state_dict(shadow)
@@ -247,6 +250,18 @@ def _validated(model: nn.Module, shadow: dict[str, Tensor], validate: Validate
     model.load_state_dict(kept)
     model.train()
     return figures
+
+
+def validations(out: Path) -> list[dict[str, float]]:
+    """Figures of every validation of the run in ``out``, each with its ``step``."""
+    path = Path(out) / 'validation.json'
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
+
+
+def _note(path: Path, step: int, figures: dict[str, float]) -> None:
+    """Add a validation; one of a later step is of a run that was cut off before its checkpoint."""
+    before = [row for row in validations(path.parent) if row['step'] < step]
+    save_json([*before, {'step': step, **figures}], path)
 
 
 def _save(out: Path, model: nn.Module, kind: str, optimizer: Any, shadow: dict[str, Tensor],

@@ -1,0 +1,140 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What stage 2 is shown of the reasoner, for comparison, and the table of it."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+from fixtures_bundle import tiny_models
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.models.checkpoints import save_model
+from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
+from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.training.generator import (
+    Shown,
+    first_layers,
+    reasoner_states,
+    train_generator,
+)
+from egomotion_ros.training.loop import validations
+from egomotion_ros.training.reasoner import ReasonerBatches, train_text
+
+VLM = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
+    'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2,
+    'num_key_value_heads': 2, 'vocab_size': 300}}
+FIGURES = ('told', 'oracle', 'codes_swapped', 'swapped')
+
+
+@pytest.fixture(scope='module')
+def episodes(gait_bank: MotionBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('episodes')
+    write_episodes(out, 'train', 10, bank=gait_bank)
+    return out
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random tokenizer and autoencoder, and a random reasoner of two layers."""
+    out = tmp_path_factory.mktemp('run')
+    torch.manual_seed(0)
+    models = tiny_models()
+    save_model(models.autoencoder, 'autoencoder', out / 'autoencoder')
+    tokenizer = MotionTokenizer(TokenizerConfig(
+        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=32, levels=2))
+    tokenizer.scale.set(models.autoencoder.scale.mean, models.autoencoder.scale.std)
+    save_model(tokenizer, 'tokenizer', out / 'tokenizer')
+    save_model(Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=2, codes=32, levels=2,
+                                       text_tokens=40, text_vocabulary=300)),
+               'reasoner', out / 'reasoner')
+    train_text(300, 40).save(out / 'reasoner' / 'text.json')
+    return out
+
+
+@pytest.fixture(scope='module')
+def script(checkout: Path):
+    path = checkout / 'benchmarks' / 'condition_ablation.py'
+    spec = importlib.util.spec_from_file_location('condition_ablation', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_that_are_not_shown_are_masked():
+    mask = np.array([[True, True, False, True, True], [True, False, False, True, True]])
+    np.testing.assert_array_equal(Shown().hide(mask, 3), mask)
+    np.testing.assert_array_equal(Shown(rows='prompt').hide(mask, 3)[:, 3:], False)
+    np.testing.assert_array_equal(Shown(rows='prompt').hide(mask, 3)[:, :3], mask[:, :3])
+    np.testing.assert_array_equal(Shown(rows='primitives').hide(mask, 3)[:, :3], False)
+    np.testing.assert_array_equal(Shown(rows='primitives').hide(mask, 3)[:, 3:], mask[:, 3:])
+    assert mask.sum() == 7
+    with pytest.raises(ValueError, match='rows must be'):
+        Shown(rows='none')
+
+
+def test_states_of_a_layer_are_those_of_a_reasoner_that_ends_there(episodes):
+    torch.manual_seed(1)
+    reasoner = Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=2, codes=32, levels=2,
+                                       text_tokens=40, text_vocabulary=300)).eval()
+    held = EpisodeSet.open(episodes)
+    codes = np.random.default_rng(0).integers(0, 32, (len(held.bank.features), 19, 2))
+    source = ReasonerBatches(held, train_text(300, 40), codes, 8)
+    rows = np.arange(4)
+    whole, one, two = (reasoner_states(reasoner, source, rows, False, n)[0] for n in (None, 1, 2))
+    torch.testing.assert_close(two, whole)
+    assert (one - whole).abs().max() > 0.01
+    short = Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=1, codes=32, levels=2,
+                                    text_tokens=40, text_vocabulary=300)).eval()
+    known = reasoner.state_dict()
+    short.load_state_dict({name: known[name] for name in short.state_dict()})
+    torch.testing.assert_close(reasoner_states(short, source, rows, False)[0], one)
+    # Codes are decoded by the whole reasoner whatever is shown of it.
+    decoded = [reasoner_states(reasoner, source, rows, True, n)[0] for n in (None, 2)]
+    torch.testing.assert_close(*decoded, rtol=1e-4, atol=1e-4)
+    layers = reasoner.family.language(reasoner.vlm).layers
+    assert len(layers) == 2
+    with pytest.raises(ValueError, match='layer 3'), first_layers(reasoner, 3):
+        pass
+
+
+def test_without_the_primitives_rows_no_codes_matter(episodes, run, script, tmp_path, capsys,
+                                                     monkeypatch):
+    config = tmp_path / 'generator.yaml'
+    config.write_text(yaml.safe_dump({
+        'model': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
+        'training': {'steps': 2, 'batch': 4, 'warmup': 1, 'save_every': 1, 'validate_every': 1}}))
+    assert set(script.choices(4)) == {
+        'layer 4, both', 'layer 4, prompt', 'layer 4, primitives', 'layer 3, both',
+        'layer 2, both', 'layer 1, both'}
+    out = tmp_path / 'out'
+    monkeypatch.setattr('sys.argv', [
+        'condition_ablation', *f'--config {config} --run {run} --episodes {episodes} '
+        f'--val {episodes} --out {out} --stage1-scenes 0.5'.split()])
+    script.main()
+    text = capsys.readouterr().out
+    assert (out / 'ablation.md').read_text() in text
+    lines = [line for line in text.splitlines() if line.startswith('| layer')]
+    assert [line.split('|')[1].strip() for line in lines] == list(script.choices(2))
+    prompt = validations(out / 'layer2-prompt')
+    assert [row['step'] for row in prompt] == [1, 2]
+    assert {f'{name}_{part}' for name in FIGURES for part in ('within', 'metres')} < set(prompt[0])
+    assert prompt[-1]['told_metres'] == pytest.approx(prompt[-1]['oracle_metres'], abs=1e-4)
+    assert prompt[-1]['told_metres'] == pytest.approx(prompt[-1]['codes_swapped_metres'], abs=1e-4)
+
+
+def test_a_generator_of_all_rows_sees_which_codes_it_is_given(episodes, run, tmp_path):
+    config = tmp_path / 'generator.yaml'
+    config.write_text(yaml.safe_dump({
+        'model': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
+        'training': {'steps': 2, 'batch': 4, 'warmup': 1, 'learning_rate': 0.05, 'save_every': 1,
+                     'validate_every': 2}}))
+    train_generator(config, episodes, run / 'tokenizer', run / 'autoencoder', run / 'reasoner',
+                    tmp_path / 'out', episodes, slice(5, None))
+    last = validations(tmp_path / 'out')[-1]
+    assert last['oracle_metres'] != last['codes_swapped_metres']

@@ -76,7 +76,8 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
     if stage == 'baseline':
         from egomotion_ros.training.baseline_generator import train_baseline_generator
         train_baseline_generator(config, args.episodes, args.out / 'autoencoder',
-                                 args.out / 'reasoner', out, args.val)
+                                 args.out / 'reasoner', out, args.val,
+                                 None if args.init is None else args.init / 'generator')
         return
     from egomotion_ros.data.episodes import EpisodeSet
     scenes = len(EpisodeSet.open(args.episodes).images)

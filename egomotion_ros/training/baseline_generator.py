@@ -19,11 +19,17 @@ from tqdm import tqdm
 
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.models.autoencoder import MotionAutoencoder
-from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.generator import bank_latents, end_pose, flow_loss, goal_share
+from egomotion_ros.training.generator import (
+    bank_latents,
+    end_pose,
+    flow_loss,
+    goal_share,
+    make_generator,
+)
 from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.reasoner import ReasonerBatches, to_pixels
 from egomotion_ros.types import PLAN_WINDOWS
@@ -81,9 +87,13 @@ class Conditions:
 
 
 def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_dir: Path,
-                             reasoner_dir: Path, out: Path, val_dir: Path | None = None
-                             ) -> MotionGenerator:
-    """Train the generator without a reasoner on all scenes of the episodes and return it."""
+                             reasoner_dir: Path, out: Path, val_dir: Path | None = None,
+                             init: Path | None = None) -> MotionGenerator:
+    """
+    Train the generator without a reasoner on all scenes of the episodes and return it.
+
+    ``init`` is a generator's checkpoint to start from; ValueError when its sizes are others.
+    """
     settings, config, data = read_config(config_path, 'generator')
     torch.manual_seed(config.seed)
     out = Path(out)
@@ -98,21 +108,26 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
     moving = torch.from_numpy(bank.under_way())
     device = processes().device
     autoencoder.to(device)
-    generator = build('generator', {
-        **settings, 'channels': autoencoder.config.channels, 'windows': PLAN_WINDOWS,
-        'state_width': source.rows(usable[:1])[0].shape[-1]})
-    drop, path_weight, feet_weight = (float(data.get(name, default)) for name, default in (
-        ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0)))
+    generator = make_generator({**settings, 'channels': autoencoder.config.channels,
+                                'state_width': source.rows(usable[:1])[0].shape[-1]}, config,
+                               init)
+    reaching = torch.from_numpy(np.isfinite(bank.hands).all(-1))
+    drop, path_weight, feet_weight, hands_weight = (
+        float(data.get(name, default)) for name, default in (
+            ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0)))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
         chosen = np.sort(rng.choice(usable, config.batch))
         index = motion[chosen]
         truth = torch.from_numpy(np.asarray(bank.features[index], np.float32))
-        target, truth, states, mask, under_way = (part.to(device) for part in (
-            latents[index], truth, *source.rows(chosen), moving[index]))
+        states, mask = source.rows(chosen)
+        used = mask.any(0)
+        target, truth, states, mask, under_way, hands = (part.to(device) for part in (
+            latents[index], truth, states[:, used], mask[:, used], moving[index],
+            reaching[index]))
         return flow_loss(network, autoencoder, target, truth, states, mask, rng, drop, under_way,
-                         path_weight, feet_weight)
+                         path_weight, feet_weight, hands, hands_weight)
 
     validate = None
     if val_dir is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import processes, read_config, train
+from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
 from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 
@@ -312,6 +313,19 @@ def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float
     return good.float().mean().item(), away.median().item()
 
 
+def make_generator(settings: dict[str, Any], config: TrainingConfig, init: Path | None
+                   ) -> MotionGenerator:
+    """Make a generator of whole plans, with the weights of ``init``, compiled where asked for."""
+    generator = build('generator', {**settings, 'windows': PLAN_WINDOWS})
+    if init is not None:
+        start_from(generator, init, 'generator')
+    if config.compiled:
+        generator.condition = torch.compile(generator.condition, dynamic=True)
+        for block in generator.blocks:
+            block.compile(dynamic=True)
+    return generator
+
+
 def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                     autoencoder_dir: Path, reasoner_dir: Path, out: Path,
                     val_dir: Path | None = None, scenes: slice = slice(None),
@@ -356,14 +370,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                                                VALIDATED)
     device = processes().device
     autoencoder.to(device)
-    generator = build('generator', {**settings, 'channels': autoencoder.config.channels,
-                                    'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
-    if init is not None:
-        start_from(generator, init, 'generator')
-    if config.compiled:
-        generator.condition = torch.compile(generator.condition, dynamic=True)
-        for block in generator.blocks:
-            block.compile(dynamic=True)
+    generator = make_generator({**settings, 'channels': autoencoder.config.channels,
+                                'state_width': reasoner.width}, config, init)
     motions = episodes.motion[rows]
     moving = torch.from_numpy(episodes.bank.under_way())
     drop = float(data.get('drop', 0.12))

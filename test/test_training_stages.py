@@ -190,6 +190,30 @@ def test_padding_that_is_left_out_changes_nothing(episodes):
     torch.testing.assert_close(short.grounding.goal, whole.grounding.goal, rtol=1e-4, atol=1e-5)
 
 
+def test_hands_that_miss_cost_where_they_reach_and_nowhere_else():
+    torch.manual_seed(0)
+    models = tiny_models()
+    latents = torch.randn(6, 19, 8)
+    with torch.no_grad():
+        truth = models.autoencoder.decode(latents)
+    states, mask = torch.randn(6, 30, 32), torch.ones(6, 30, dtype=torch.bool)
+    moving = torch.zeros(6, dtype=torch.bool)
+
+    def loss(reaching: torch.Tensor, weight: float) -> tuple[float, dict[str, float]]:
+        torch.manual_seed(1)
+        value, figures = flow_loss(models.generator, models.autoencoder, latents, truth, states,
+                                   mask, np.random.default_rng(0), 0.0, moving, 1.0, 1.0,
+                                   reaching, weight)
+        return value.item(), figures
+
+    nobody, everybody = torch.zeros(6, 2, dtype=torch.bool), torch.ones(6, 2, dtype=torch.bool)
+    without, figures = loss(nobody, 2.0)
+    assert figures['hands'] == 0.0 and without == pytest.approx(loss(everybody, 0.0)[0])
+    told, figures = loss(everybody, 2.0)
+    assert figures['hands'] > 0.001
+    assert told == pytest.approx(without + 2.0 * figures['hands'], rel=1e-4)
+
+
 def test_unknown_words_stand_for_doing_words_alone():
     texts = ['walk over to the red ball', 'reach for the blue cone with your left hand',
              'turn left by 45 degrees', 'leap']

@@ -17,6 +17,7 @@ from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.models.checkpoints import save_model
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import (
     Shown,
     first_layers,
@@ -126,6 +127,36 @@ def test_without_the_primitives_rows_no_codes_matter(episodes, run, script, tmp_
     assert {f'{name}_{part}' for name in FIGURES for part in ('within', 'metres')} < set(prompt[0])
     assert prompt[-1]['told_metres'] == pytest.approx(prompt[-1]['oracle_metres'], abs=1e-4)
     assert prompt[-1]['told_metres'] == pytest.approx(prompt[-1]['codes_swapped_metres'], abs=1e-4)
+
+
+def test_how_often_decoded_states_are_drawn_is_what_the_configuration_says(
+        episodes, run, tmp_path, monkeypatch):
+    drawn = []
+    loss = generator_training.flow_loss
+
+    def spy(network, autoencoder, latents, truth, states, *rest):
+        drawn.append(states)
+        return loss(network, autoencoder, latents, truth, states, *rest)
+
+    monkeypatch.setattr(generator_training, 'flow_loss', spy)
+    for draws in (1.0, 0.0):
+        drawn.clear()
+        config = tmp_path / 'generator.yaml'
+        config.write_text(yaml.safe_dump({
+            'model': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
+            'training': {'steps': 3, 'batch': 8, 'warmup': 1},
+            'data': {'decoded_draws': draws}}))
+        out = tmp_path / f'out-{draws}'
+        train_generator(config, episodes, run / 'tokenizer', run / 'autoencoder',
+                        run / 'reasoner', out)
+        kept = torch.from_numpy(np.load(out / 'states' / 'states.npy')).float()
+        rows = len(kept)
+        decoded = np.random.default_rng(0).random(rows) < 0.5
+        mine = torch.from_numpy(decoded == (draws == 1.0))
+        for states in drawn:
+            for state in states:
+                assert any(len(state) <= len(other) and torch.equal(state[:40], other[:40])
+                           and torch.equal(state[-19:], other[-19:]) for other in kept[mine])
 
 
 def test_a_generator_of_all_rows_sees_which_codes_it_is_given(episodes, run, tmp_path):

@@ -349,7 +349,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
              Path(tokenizer_dir) / 'model.safetensors']
 
     def prepare(folder: Path, part: slice, store: Path, limit: int | None = None
-                ) -> tuple[EpisodeSet, np.ndarray, np.ndarray, np.ndarray, Tensor]:
+                ) -> tuple[EpisodeSet, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         episodes = EpisodeSet.open(folder)
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
                                  reasoner.family.grid)
@@ -362,12 +362,12 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         with processes().main_process_first():
             states, mask = collect_states(reasoner, source, rows, store, decoded, files,
                                           layer=shown.layer)
-        return (episodes, rows, states, shown.hide(mask, reasoner.prompt_rows),
-                bank_latents(autoencoder, episodes.bank.features))
+        return episodes, rows, states, shown.hide(mask, reasoner.prompt_rows), decoded
 
-    episodes, rows, states, masks, latents = prepare(episodes_dir, scenes, out / 'states')
+    episodes, rows, states, masks, decoded = prepare(episodes_dir, scenes, out / 'states')
     val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val',
                                                VALIDATED)
+    latents = bank_latents(autoencoder, episodes.bank.features)
     device = processes().device
     autoencoder.to(device)
     generator = make_generator({**settings, 'channels': autoencoder.config.channels,
@@ -380,8 +380,15 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     hands_weight = float(data.get('hands_weight', 0.0))
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
 
+    # Codes are right half of the time in the states, and never known to be in use: how often each
+    # kind is drawn says how far they are to be trusted.
+    draws = float(data.get('decoded_draws', decoded.mean()))
+    chance = np.where(decoded, draws / max(decoded.sum(), 1),
+                      (1.0 - draws) / max((~decoded).sum(), 1))
+    chance /= chance.sum()
+
     def draw(rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
-        chosen = np.sort(rng.choice(len(rows), count))
+        chosen = np.sort(rng.choice(len(rows), count, p=chance))
         index = motions[chosen]
         # Rows that nobody has (padding of the text) cost time and say nothing.
         used = masks[chosen].any(0)

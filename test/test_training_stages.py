@@ -227,6 +227,16 @@ def test_unknown_words_stand_for_doing_words_alone():
     assert blurred(texts, 3) == blurred(texts, 3) != blurred(texts, 4)
 
 
+def test_what_is_left_of_a_sentence_with_an_unknown_word_tells_what_to_do():
+    unclear = ['turn to the red ball', 'face the red ball', 'walk towards the red ball',
+               'look for the red ball']
+    clear = ['walk to the red ball', 'turn towards the red ball', 'look at the red ball',
+             'turn 90 degrees to the left']
+    for seed in range(5):
+        assert blurred(unclear, seed) == unclear
+        assert all(a != b for a, b in zip(blurred(clear, seed), clear, strict=True))
+
+
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """

@@ -69,7 +69,8 @@ def take_lessons(model: Reasoner, source: ReasonerBatches, count: int, seed: int
     parts: list[Lessons] = []
     size = _PICTURES * _QUESTIONS
     for _ in tqdm(range(-(-count // size)), desc='lessons', unit='batch', mininterval=5.0):
-        batch = on_device(source.sample(rng, _PICTURES, _QUESTIONS), device)
+        batch = on_device(source.sample(rng, _PICTURES, _QUESTIONS, whole=True),
+                          device)
         features = model.image_features(batch['pixels'])
         tokens, mask = model.embed_prompt(features.repeat_interleave(_QUESTIONS, dim=0),
                                           batch['ids'], batch['mask'], batch['camera'])

@@ -42,10 +42,13 @@ _CORPUS = 30_000
 #: Share of the sentences that are shown with a word nobody knows (:func:`blurred`).
 BLURRED = 0.2
 #: Words of the training sentences that say what to do, and letters of words that say nothing.
-DOING = frozenset((
-    'walk', 'go', 'move', 'head', 'come', 'approach', 'make', 'get', 'turn', 'face', 'look',
-    'rotate', 'find', 'stop', 'stand', 'wait', 'stay', 'reach', 'touch', 'put', 'take', 'hold',
-    'search', 'run', 'kick', 'jump', 'bend', 'wave'))
+_TURNING = frozenset(('turn', 'face', 'look', 'rotate', 'find', 'search'))
+_WALKING = frozenset(('walk', 'go', 'move', 'head', 'come', 'approach', 'make', 'get'))
+DOING = _TURNING | _WALKING | {
+    'stop', 'stand', 'wait', 'stay', 'reach', 'touch', 'put', 'take', 'hold', 'run', 'kick',
+    'jump', 'bend', 'wave'}
+#: Words of sentences that name an object.
+COLOURED = frozenset(COLOUR_NAMES)
 VOWELS, CONSONANTS = 'aeiou', 'dlrst'
 
 
@@ -78,13 +81,18 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
     Sentences with one word that says what to do replaced by one that means nothing.
 
     Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
-    ball", and what is not in the training grammar must not hide what is.
+    ball", and what is not in the training grammar must not hide what is.  What is left has to
+    tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it.
     """
     rng = np.random.default_rng(seed)
     result = []
     for text in texts:
         words = text.split()
         doing = [n for n, word in enumerate(words) if word in DOING]
+        if not COLOURED.isdisjoint(words):
+            unclear = _WALKING if 'towards' in words else (
+                frozenset() if 'at' in words else _TURNING)
+            doing = [n for n in doing if words[n] not in unclear]
         if doing:
             length = int(rng.integers(3, 8))
             words[doing[int(rng.integers(len(doing)))]] = ''.join(
@@ -143,11 +151,13 @@ class ReasonerBatches:
         if not len(self.scenes):
             raise ValueError(f'{self.episodes.folder}: no scene whose motions start at rest')
 
-    def sample(self, rng: np.random.Generator, pictures: int, questions: int) -> dict[str, Tensor]:
+    def sample(self, rng: np.random.Generator, pictures: int, questions: int,
+               whole: bool = False) -> dict[str, Tensor]:
         """
         Draw ``pictures`` scenes with ``questions`` episodes each.
 
-        As :meth:`batch`, with changed light and some unknown words, and text as long as needed.
+        As :meth:`batch`, with changed light and some unknown words; text only as long as the
+        longest of them, unless it is to be ``whole``.
         """
         scenes = rng.choice(self.scenes, pictures)
         rows = np.concatenate([rng.choice(self.of_scene[s], questions,
@@ -158,7 +168,7 @@ class ReasonerBatches:
         for name, values in zip(('ids', 'mask'), self.blurred, strict=True):
             batch[name][torch.from_numpy(other)] = torch.from_numpy(values[rows[other]])
         # Padding that all questions share costs time and says nothing.
-        length = int(batch['mask'].sum(1).max())
+        length = batch['mask'].shape[1] if whole else int(batch['mask'].sum(1).max())
         batch |= {name: batch[name][:, :length] for name in ('ids', 'mask')}
         # Brightness and contrast of a real camera wander.
         gain = torch.from_numpy(rng.uniform(0.75, 1.25, (pictures, 3, 1, 1)).astype(np.float32))

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from egomotion_ros.evaluation.motions import evaluate_robot
-from egomotion_ros.evaluation.scenes import Question, answer, evaluate_scenes, held_out_questions
+from egomotion_ros.evaluation.scenes import (
+    Question,
+    altered,
+    answer,
+    answer_all,
+    evaluate_scenes,
+    held_out_questions,
+    scored,
+)
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.retargeter import Retargeter
 from egomotion_ros.types import HumanMotion, Observation
@@ -44,6 +52,19 @@ def test_all_that_ships_is_at_most_40_megabytes(pipeline: EgoMotionPipeline) -> 
 
 def test_walks_reach_their_goals_in_rooms_and_words_never_seen(evaluated: tuple) -> None:
     assert evaluated[0]['told']['reached'] >= 0.45
+
+
+@pytest.mark.parametrize(('action', 'least'), [
+    ('walk_to', 0.45), ('turn_to', 0.75), ('reach', 0.3)])
+def test_furnished_rooms_are_understood_and_not_guessed_at(
+        pipeline: EgoMotionPipeline, action: str, least: float) -> None:
+    asked = held_out_questions(40, action, kind='furnished')
+    told, blind = (np.mean([score.reached for score in scored(questions, answer_all(
+        lambda question, seed: answer(pipeline, question, seed), questions, action))])
+        for questions in (asked, altered(asked, 'image blanked')))
+    assert told >= least
+    # Most things to turn to are within 40 degrees: standing still is right quite often.
+    assert blind <= (0.7 if action == 'turn_to' else 0.5) * told
 
 
 @pytest.mark.parametrize('mode', ['image blanked', 'instruction shuffled'])

@@ -49,7 +49,7 @@ DOING = _TURNING | _WALKING | {
     'jump', 'bend', 'wave'}
 #: Words of sentences that name an object.
 COLOURED = frozenset(COLOUR_NAMES)
-VOWELS, CONSONANTS = 'aeiou', 'dlrst'
+VOWELS, CONSONANTS = 'aeiou', 'bcdfghjklmnpqrstvwxyz'
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -94,10 +94,10 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
                 frozenset() if 'at' in words else _TURNING)
             doing = [n for n in doing if words[n] not in unclear]
         if doing:
-            length = int(rng.integers(3, 8))
+            length, start = int(rng.integers(3, 8)), int(rng.integers(2))
+            letters = ((VOWELS, CONSONANTS)[(n + start) % 2] for n in range(length))
             words[doing[int(rng.integers(len(doing)))]] = ''.join(
-                (VOWELS if n % 2 else CONSONANTS)[int(k)] for n, k in enumerate(
-                    rng.integers(0, 5, length), start=int(rng.integers(2))))
+                part[int(rng.integers(len(part)))] for part in letters)
         result.append(' '.join(words))
     return result
 

@@ -228,8 +228,13 @@ def test_the_table_tells_what_was_asked_and_what_became_of_it(robot):
     assert 'goal' not in table(rows, judged=False)
 
 
-def test_the_film_and_the_sheet_show_the_visit(robot, tmp_path):
+@pytest.mark.parametrize('reach', [False, True])
+def test_the_film_and_the_sheet_show_the_visit(robot, tmp_path, reach):
     visit = recorded(robot)
+    if reach:
+        attempt = visit.attempts[0]
+        attempt.action, attempt.goal, attempt.side = 'reach', None, 'both'
+        attempt.item = SceneObject(0, 0, (1, 0, 0), 0.2, 0.2, (0.8, 0.0, 1.0), 0.0, side='both')
     visit.states, visit.images = visit.states[:60], visit.images[:12]
     visit.attempts[0].ended = SECOND
     write_pictures(tmp_path, [visit], [score(visit, visit.attempts[0], robot)], robot)

@@ -182,7 +182,8 @@ def _row(visit: Visit, attempt: Attempt, score: Score, theatre: Theatre) -> Imag
     draw.text((10, 9), f'"{attempt.instruction}"', _INK, font=_font(22))
     text = verdict(score)
     if score.distance is not None:
-        text += f'   {score.distance:.2f} m, {np.degrees(score.angle):.0f} deg from the goal'
+        turned = '' if score.angle is None else f', {np.degrees(score.angle):.0f} deg'
+        text += f'   {score.distance:.2f} m{turned} from the goal'
     text = '' if text == '-' else text
     left = row.width - 12 - draw.textlength(text, font=_font(18))
     draw.text((left, 12), text, _ACCENT, font=_font(18))

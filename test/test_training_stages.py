@@ -167,7 +167,11 @@ def test_a_reasoner_that_starts_from_another_keeps_the_words_both_know(episodes,
     alone = next(token for token in text.vocabulary if token not in words.vocabulary)
     assert not (old == new[text.vocabulary[alone]]).all(-1).any()
     trained = train_reasoner(config, episodes, tmp_path / 'out', init=tmp_path / 'first')
-    assert trained.config.codes == first.config.codes
+    # Two steps of training leave the weights near those they start from.
+    assert (trained.norm.weight - first.norm.weight).abs().max() < 0.01
+    stem = 'vision_tower.stages.0.weight'
+    begun, ended = (dict(model.vlm.model.named_parameters())[stem] for model in (first, trained))
+    assert (ended - begun).abs().max() < 0.1 * begun.abs().max()
     config = write_config(tmp_path, {'vlm': OWN, **SIZES, 'codes': 16}, {})
     with pytest.raises(ValueError, match='other sizes'):
         train_reasoner(config, episodes, tmp_path / 'other', init=tmp_path / 'first')

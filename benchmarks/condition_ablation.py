@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         folder = args.out / name.replace(', ', '-').replace(' ', '')
         train_generator(args.config, args.episodes, args.run / 'tokenizer',
                         args.run / 'autoencoder', args.run / 'reasoner', folder, args.val,
-                        part, shown=Shown(layer, rows))
+                        part, shown=Shown(layer, rows),
+                        store=args.out / f'states-{layer or layers}')
         records.append({'choice': name, **validations(folder)[-1]})
     return records
 

@@ -5,7 +5,8 @@ Joint against decoupled training of reasoner and generator: a table and a plot.
 
 Runs every arm with every seed (one after the other; a finished run is not repeated), then writes
 ``joint.json``, ``joint.md`` (the table) and ``joint.png`` (goal score and gradient cosine over
-the steps) to --out.  See :mod:`egomotion_ros.training.joint` for what the arms are.
+the steps) to --out.  See :mod:`egomotion_ros.training.joint` for what the arms are; under
+``torchrun`` all processes work on one run at a time.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def run_all(args: argparse.Namespace) -> list[dict]:
     """Train what is not yet there; returns one record per arm and seed."""
     from egomotion_ros.models.checkpoints import save_json
     from egomotion_ros.training.joint import ARMS, train_pair
+    from egomotion_ros.training.loop import processes
     records = []
     for seed in range(args.seeds):
         for arm in ARMS:
@@ -32,8 +34,10 @@ def run_all(args: argparse.Namespace) -> list[dict]:
             if not done.is_file():
                 curves = train_pair(args.config, arm, seed, args.episodes,
                                     args.runs / 'tokenizer', args.runs / 'autoencoder',
-                                    args.val, folder)
-                save_json(curves, done)
+                                    args.val, folder, args.init)
+                if processes().is_main_process:
+                    save_json(curves, done)
+                processes().wait_for_everyone()
             records.append({'arm': arm, 'seed': seed, **json.loads(done.read_text())})
     return records
 
@@ -89,6 +93,8 @@ def main() -> None:
     parser.add_argument('--val', type=Path, required=True)
     parser.add_argument('--runs', type=Path, required=True,
                         help='folder with the tokenizer and autoencoder checkpoints')
+    parser.add_argument('--init', type=Path, metavar='RUN',
+                        help='run whose reasoner and generator both arms start from')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
@@ -96,8 +102,11 @@ def main() -> None:
     if args.threads:
         import torch
         torch.set_num_threads(args.threads)
+    from egomotion_ros.training.loop import processes
     args.out.mkdir(parents=True, exist_ok=True)
     records = run_all(args)
+    if not processes().is_main_process:
+        return
     (args.out / 'joint.json').write_text(json.dumps(records, indent=1))
     (args.out / 'joint.md').write_text(table(records))
     plot(records, args.out / 'joint.png')

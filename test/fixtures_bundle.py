@@ -62,6 +62,31 @@ def tiny_models(layers: int = 1):
                   TextEncoder.train(_COMMANDS, 300, 24), {})
 
 
+def write_tiny_run(out: Path, reasoner: dict | None = None, codes: int = 32) -> Path:
+    """
+    Write random ``tokenizer`` and ``autoencoder`` checkpoints to ``out``.
+
+    With the settings of a ``reasoner`` (the text's among them) one of those as well.
+    """
+    import torch
+
+    from egomotion_ros.models.checkpoints import build, save_model
+    from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+    from egomotion_ros.training.reasoner import train_text
+    autoencoder = tiny_models().autoencoder
+    save_model(autoencoder, 'autoencoder', out / 'autoencoder')
+    torch.manual_seed(0)
+    tokenizer = MotionTokenizer(TokenizerConfig(
+        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=codes, levels=2))
+    tokenizer.scale.set(autoencoder.scale.mean, autoencoder.scale.std)
+    save_model(tokenizer, 'tokenizer', out / 'tokenizer')
+    if reasoner is not None:
+        save_model(build('reasoner', reasoner), 'reasoner', out / 'reasoner')
+        train_text(reasoner['text_vocabulary'], reasoner['text_tokens'], seed=7).save(
+            out / 'reasoner' / 'text.json')
+    return out
+
+
 def write_tiny_bundle(out: Path, provenance: dict[str, str] | None = None) -> Path:
     """Export the tiny models to ``out``."""
     from egomotion_ros.runtimes.export import export_bundle

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stage 2 is shown of the reasoner, for comparison, and the table of it."""
 
-import copy
 import importlib.util
 from pathlib import Path
 
-from fixtures_bundle import tiny_models
+from fixtures_bundle import write_tiny_run
 import numpy as np
 import pytest
 import torch
@@ -14,9 +13,7 @@ import yaml
 
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.motion_bank import MotionBank
-from egomotion_ros.models.checkpoints import save_model
-from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
-from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.models.checkpoints import build
 import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import (
     Shown,
@@ -30,6 +27,8 @@ from egomotion_ros.training.reasoner import ReasonerBatches, train_text
 VLM = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
     'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2,
     'num_key_value_heads': 2, 'vocab_size': 300}}
+REASONER = {'vlm': VLM, 'layer': 2, 'codes': 32, 'levels': 2, 'text_tokens': 40,
+            'text_vocabulary': 300}
 FIGURES = ('told', 'oracle', 'codes_swapped', 'swapped')
 
 
@@ -42,20 +41,8 @@ def episodes(gait_bank: MotionBank, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random tokenizer and autoencoder, and a random reasoner of two layers."""
-    out = tmp_path_factory.mktemp('run')
-    torch.manual_seed(0)
-    models = tiny_models()
-    save_model(models.autoencoder, 'autoencoder', out / 'autoencoder')
-    tokenizer = MotionTokenizer(TokenizerConfig(
-        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=32, levels=2))
-    tokenizer.scale.set(models.autoencoder.scale.mean, models.autoencoder.scale.std)
-    save_model(tokenizer, 'tokenizer', out / 'tokenizer')
-    save_model(Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=2, codes=32, levels=2,
-                                       text_tokens=40, text_vocabulary=300)),
-               'reasoner', out / 'reasoner')
-    train_text(300, 40).save(out / 'reasoner' / 'text.json')
-    return out
+    """Random checkpoints, the reasoner's of two layers."""
+    return write_tiny_run(tmp_path_factory.mktemp('run'), REASONER)
 
 
 @pytest.fixture(scope='module')
@@ -81,8 +68,7 @@ def test_rows_that_are_not_shown_are_masked():
 
 def test_states_of_a_layer_are_those_of_a_reasoner_that_ends_there(episodes):
     torch.manual_seed(1)
-    reasoner = Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=2, codes=32, levels=2,
-                                       text_tokens=40, text_vocabulary=300)).eval()
+    reasoner = build('reasoner', REASONER).eval()
     held = EpisodeSet.open(episodes)
     codes = np.random.default_rng(0).integers(0, 32, (len(held.bank.features), 19, 2))
     source = ReasonerBatches(held, train_text(300, 40), codes, 8)
@@ -90,8 +76,7 @@ def test_states_of_a_layer_are_those_of_a_reasoner_that_ends_there(episodes):
     whole, one, two = (reasoner_states(reasoner, source, rows, False, n)[0] for n in (None, 1, 2))
     torch.testing.assert_close(two, whole)
     assert (one - whole).abs().max() > 0.01
-    short = Reasoner(ReasonerConfig(vlm=copy.deepcopy(VLM), layer=1, codes=32, levels=2,
-                                    text_tokens=40, text_vocabulary=300)).eval()
+    short = build('reasoner', REASONER | {'layer': 1}).eval()
     known = reasoner.state_dict()
     short.load_state_dict({name: known[name] for name in short.state_dict()})
     torch.testing.assert_close(reasoner_states(short, source, rows, False)[0], one)
@@ -122,6 +107,9 @@ def test_without_the_primitives_rows_no_codes_matter(episodes, run, script, tmp_
     assert (out / 'ablation.md').read_text() in text
     lines = [line for line in text.splitlines() if line.startswith('| layer')]
     assert [line.split('|')[1].strip() for line in lines] == list(script.choices(2))
+    # The states of a layer are made once, whichever rows of them are shown.
+    assert sorted(path.parent.parent.name for path in out.rglob('states/states.npy')) == [
+        'states-1', 'states-2']
     prompt = validations(out / 'layer2-prompt')
     assert [row['step'] for row in prompt] == [1, 2]
     assert {f'{name}_{part}' for name in FIGURES for part in ('within', 'metres')} < set(prompt[0])

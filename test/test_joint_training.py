@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from fixtures_bundle import tiny_models
+from fixtures_bundle import write_tiny_run
 import numpy as np
 import pytest
 import torch
@@ -15,10 +16,8 @@ import yaml
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import OBJECT_COLUMNS
-from egomotion_ros.models.checkpoints import save_model
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
-from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
 from egomotion_ros.training import joint
 from egomotion_ros.training.joint import Pair, Rows, gradient_cosine, pair_loss, train_pair
 
@@ -114,28 +113,19 @@ def test_an_unknown_arm_is_refused(pair: Pair, batch: dict[str, torch.Tensor]) -
 def test_rows_of_a_run_that_goes_on_are_those_before_its_checkpoint(tmp_path: Path) -> None:
     rows = Rows(tmp_path, 0)
     for step in range(6):
-        rows.add('train', step, {'loss': float(step)})
-    for step in (2, 4, 6):
-        rows.add('val', step, {'within': 0.5})
+        rows.add(step, {'loss': float(step)})
     with (tmp_path / 'rows.jsonl').open('a') as file:
-        file.write('{"part": "train", "st')
-    kept = Rows(tmp_path, 4).parts
-    assert [row['step'] for row in kept['train']] == [0, 1, 2, 3]
-    # The checkpoint of step 4 is not validated a second time.
-    assert kept['val'] == [{'step': 2, 'within': 0.5}, {'step': 4, 'within': 0.5}]
-    assert Rows(tmp_path, 6).parts == kept
-    assert Rows(tmp_path, 0).parts == {'train': [], 'val': []}
+        file.write('{"step": 3, "lo')
+    kept = Rows(tmp_path, 4).kept
+    assert kept == [{'step': step, 'loss': float(step)} for step in range(4)]
+    assert Rows(tmp_path, 6).kept == kept
+    assert Rows(tmp_path, 0).kept == []
 
 
 def test_a_pair_that_was_cut_off_has_the_rows_of_one_that_was_not(
         gait_bank: MotionBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_episodes(tmp_path / 'episodes', 'train', 8, bank=gait_bank)
-    autoencoder = tiny_models().autoencoder
-    save_model(autoencoder, 'autoencoder', tmp_path / 'autoencoder')
-    tokenizer = MotionTokenizer(TokenizerConfig(
-        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=8, levels=2))
-    tokenizer.scale.set(autoencoder.scale.mean, autoencoder.scale.std)
-    save_model(tokenizer, 'tokenizer', tmp_path / 'tokenizer')
+    write_tiny_run(tmp_path, codes=8)
     config = tmp_path / 'joint.yaml'
     config.write_text(yaml.safe_dump({
         'model': {'vlm': VLM | {'image_size': 128, 'stem': [8, 8, 16, 16]}, 'layer': 2,
@@ -168,7 +158,6 @@ def test_a_pair_that_was_cut_off_has_the_rows_of_one_that_was_not(
     assert run('cut') == whole
     # Nothing is left to train; what was measured is still there, and a missing end is measured.
     assert run('cut') == whole
-    lines = (tmp_path / 'cut' / 'rows.jsonl').read_text().splitlines(keepends=True)
-    (tmp_path / 'cut' / 'rows.jsonl').write_text(''.join(
-        line for line in lines if '"part": "val", "step": 4' not in line))
+    kept = tmp_path / 'cut' / 'validation.json'
+    kept.write_text(json.dumps(json.loads(kept.read_text())[:1]))
     assert run('cut') == whole

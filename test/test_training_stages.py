@@ -11,7 +11,7 @@ from pathlib import Path
 import shutil
 
 from families_support import FAMILIES
-from fixtures_bundle import tiny_models
+from fixtures_bundle import tiny_models, write_tiny_run
 import numpy as np
 import pytest
 import torch
@@ -27,11 +27,11 @@ from egomotion_ros.models.checkpoints import load_model, save_model, start_from
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
-from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.autoencoder import held_out_error
 from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
 from egomotion_ros.training.motions import reconstruction_loss
+import egomotion_ros.training.reasoner as reasoner_training
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
     blurred,
@@ -64,16 +64,7 @@ def episodes(gait_bank: MotionBank, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tokenizer, autoencoder and a reasoner of a pretrained family, all of them random."""
-    out = tmp_path_factory.mktemp('checkpoints')
-    models = tiny_models()
-    save_model(models.autoencoder, 'autoencoder', out / 'autoencoder')
-    tokenizer = MotionTokenizer(TokenizerConfig(
-        width=16, blocks=1, frame_width=16, frame_blocks=1, code_width=8, codes=32, levels=2))
-    tokenizer.scale.set(models.autoencoder.scale.mean, models.autoencoder.scale.std)
-    save_model(tokenizer, 'tokenizer', out / 'tokenizer')
-    save_model(Reasoner(ReasonerConfig(vlm=SMOL, **SIZES)), 'reasoner', out / 'reasoner')
-    train_text(300, 64, seed=7).save(out / 'reasoner' / 'text.json')
-    return out
+    return write_tiny_run(tmp_path_factory.mktemp('checkpoints'), {'vlm': SMOL, **SIZES})
 
 
 def write_config(folder: Path, model: dict, data: dict) -> Path:
@@ -158,7 +149,7 @@ def test_a_reasoner_that_starts_from_another_keeps_the_words_both_know(episodes,
     start = start_reasoner({'vlm': OWN, **SIZES}, 'autoregressive')[0]
     start_from(start, tmp_path / 'first', 'reasoner')
     text = train_text(300, 64)
-    keep_words(start, text, words)
+    keep_words(start, text, tmp_path / 'first')
     old, new = (model.vlm.get_input_embeddings().weight for model in (first, start))
     both = sorted(set(text.vocabulary) & set(words.vocabulary))
     assert 'Ġto' in both and len(both) > 250
@@ -239,6 +230,15 @@ def test_what_is_left_of_a_sentence_with_an_unknown_word_tells_what_to_do():
     for seed in range(5):
         assert blurred(unclear, seed) == unclear
         assert all(a != b for a, b in zip(blurred(clear, seed), clear, strict=True))
+
+
+def test_chance_spells_neither_known_words_nor_held_out_ones(monkeypatch):
+    monkeypatch.setattr(reasoner_training, 'ONSETS', ('h', 'g'))
+    monkeypatch.setattr(reasoner_training, 'NUCLEI', ('o',))
+    monkeypatch.setattr(reasoner_training, 'CODAS', ('', 'p'))
+    drawn = {sentence.split()[0] for seed in range(40)
+             for sentence in blurred(['walk to the red ball', 'go to the red ball'], seed)}
+    assert {'ho', 'gop', 'hogo'} <= drawn and drawn.isdisjoint(('hop', 'go', 'walk'))
 
 
 @pytest.fixture

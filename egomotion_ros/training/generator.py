@@ -329,12 +329,13 @@ def make_generator(settings: dict[str, Any], config: TrainingConfig, init: Path 
 def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                     autoencoder_dir: Path, reasoner_dir: Path, out: Path,
                     val_dir: Path | None = None, scenes: slice = slice(None),
-                    init: Path | None = None, shown: Shown = Shown()) -> MotionGenerator:
+                    init: Path | None = None, shown: Shown = Shown(),
+                    store: Path | None = None) -> MotionGenerator:
     """
     Train stage 2 on the states of ``scenes`` of the episodes and return the generator.
 
     ``init`` is a checkpoint to start from; ValueError when its sizes are others.  ``shown`` is for
-    ablations.
+    ablations; ``store`` is the folder that states are kept in (``out``).
     """
     settings, config, data = read_config(config_path, 'generator')
     torch.manual_seed(config.seed)
@@ -364,8 +365,9 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                                           layer=shown.layer)
         return episodes, rows, states, shown.hide(mask, reasoner.prompt_rows), decoded
 
-    episodes, rows, states, masks, decoded = prepare(episodes_dir, scenes, out / 'states')
-    val = None if val_dir is None else prepare(val_dir, slice(None), out / 'states_val',
+    store = store or out
+    episodes, rows, states, masks, decoded = prepare(episodes_dir, scenes, store / 'states')
+    val = None if val_dir is None else prepare(val_dir, slice(None), store / 'states_val',
                                                VALIDATED)
     latents = bank_latents(autoencoder, episodes.bank.features)
     device = processes().device

@@ -12,7 +12,7 @@ The cosine between the two losses' gradients on the weights they share is logged
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,39 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 import torch.nn.functional as F
 
 from egomotion_ros.body.features import feature_positions
 from egomotion_ros.body.skeleton import FOOT_HEIGHTS, FOOT_JOINTS
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.models.autoencoder import MotionAutoencoder
-from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.retarget.quality import foot_slide
-from egomotion_ros.training.generator import bank_latents, end_pose, flow_loss, goal_share
-from egomotion_ros.training.loop import processes, read_config, saved_step, train
+from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.generator import (
+    bank_latents,
+    end_pose,
+    flow_loss,
+    goal_share,
+    make_generator,
+)
+from egomotion_ros.training.loop import (
+    TrainingConfig,
+    processes,
+    read_config,
+    saved_step,
+    train,
+    validations,
+)
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
     encode_bank,
     grounding_loss,
+    keep_words,
+    make_reasoner,
     on_device,
     reasoner_pass,
     train_text,
@@ -126,31 +143,44 @@ def pair_loss(pair: Pair, autoencoder: MotionAutoencoder | None, batch: dict[str
     return reason + moved, figures | more
 
 
+def make_pair(settings: dict[str, Any], config: TrainingConfig, kind: str, channels: int,
+              init: Path | None) -> tuple[Pair, TextEncoder]:
+    """Make both stages for scenes of a ``kind`` and the text vocabulary, as single stages do."""
+    sizes = dict(settings)
+    generator_sizes = sizes.pop('generator', {})
+    stages = [None if init is None else Path(init) / name for name in ('reasoner', 'generator')]
+    reasoner, text = make_reasoner(sizes, config, kind, stages[0])
+    text = text or train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens,
+                              kind=kind)
+    if stages[0] is not None:
+        keep_words(reasoner, text, stages[0])
+    generator = make_generator({**generator_sizes, 'channels': channels,
+                                'state_width': reasoner.width}, config, stages[1])
+    return Pair(reasoner, generator), text
+
+
 def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, tokenizer_dir: Path,
-               autoencoder_dir: Path, val_dir: Path, out: Path) -> dict[str, list[dict[str, Any]]]:
+               autoencoder_dir: Path, val_dir: Path, out: Path, init: Path | None = None
+               ) -> dict[str, list[dict[str, Any]]]:
     """
     Train one arm with one seed; returns ``{'train': rows, 'val': rows}``, each with its step.
 
     The configuration has the sections of the reasoner's and, below ``model.generator``, those of
-    the generator.  Checkpoints and, as they come, rows go to ``out``; an unfinished run goes on
-    from both.
+    the generator; ``init`` is a run whose ``reasoner`` and ``generator`` are started from.
+    Checkpoints and, as they come, rows go to ``out``; an unfinished run goes on from both.
     """
     settings, config, data = read_config(config_path, 'pair')
-    sizes = dict(settings)
-    generator_sizes = sizes.pop('generator', {})
-    config = type(config)(**{**config.__dict__, 'seed': seed})
+    config = replace(config, seed=seed)
     torch.manual_seed(seed)
+    # The cosine takes gradients of a graph that is kept: compiled blocks must not give its
+    # buffers away.
+    functorch_config.donated_buffer = False
     tokenizer = load_model(tokenizer_dir, 'tokenizer').requires_grad_(False)
     autoencoder: MotionAutoencoder = load_model(autoencoder_dir,
                                                 'autoencoder').requires_grad_(False)
-    reasoner: Reasoner = build('reasoner', sizes)
-    reasoner.vlm.set_attn_implementation('eager')
-    generator = build('generator', {**generator_sizes, 'channels': autoencoder.config.channels,
-                                    'state_width': reasoner.width, 'windows': PLAN_WINDOWS})
-    pair = Pair(reasoner, generator)
-    text = train_text(reasoner.config.text_vocabulary, reasoner.config.text_tokens,
-                      kind=EpisodeSet.open(episodes_dir).kind)
-    patches = reasoner.family.grid
+    pair, text = make_pair(settings, config, EpisodeSet.open(episodes_dir).kind,
+                           autoencoder.config.channels, init)
+    patches = pair.reasoner.family.grid
 
     def open_set(folder: Path) -> tuple[ReasonerBatches, np.ndarray, Tensor]:
         episodes = EpisodeSet.open(folder)
@@ -167,11 +197,10 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
     path_weight = float(data.get('path_weight', 2.0))
     device = processes().device
     autoencoder.to(device)
-    rows, at = Rows(Path(out), saved_step(out)), config.steps
+    rows = Rows(Path(out), saved_step(out))
 
     def loss(network: nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        nonlocal at
         batch = source.sample(rng, config.batch, questions)
         index = batch['motion'].numpy()
         batch = on_device(batch, device)
@@ -180,61 +209,46 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
         value, figures = pair_loss(network, autoencoder, batch, latents[index].to(device),
                                    truth, rng, arm, patches, drop, path_weight, measure)
         if measure:
-            rows.add('train', step, figures)
-        at = step + 1
+            rows.add(step, figures)
         return value, figures
 
-    def validate(network: nn.Module) -> dict[str, float]:
-        figures = validate_pair(network, autoencoder, held[0], questions)
-        rows.add('val', at, figures)
-        return figures
-
-    train(pair, 'pair', config, loss, Path(out), validate)
-    if processes().is_main_process and not any(
-            row['step'] == config.steps for row in rows.parts['val']):
-        # The run was cut off between its last checkpoint and the validation of it.
-        autoencoder.cpu()
-        with torch.no_grad():
-            validate(pair)
-    return rows.parts
+    train(pair, 'pair', config, loss, Path(out),
+          lambda network: validate_pair(network, autoencoder, held[0], questions))
+    return {'train': rows.kept, 'val': validations(out)}
 
 
 class Rows:
     """
-    Figures of a run: ``parts`` ``{'train': rows, 'val': rows}``, kept in ``rows.jsonl`` as well.
+    Figures of a run's steps, counted from 0: ``kept``, and in ``rows.jsonl`` as well.
 
-    A run that goes on at ``step`` begins with what it had measured until then.  A train row's
-    step is that of its batch, counted from 0; a val row's how many steps were done, and the
-    checkpoint at ``step`` was validated already if its row is there.
+    A run that goes on at ``step`` begins with what it had measured until then.
     """
 
     def __init__(self, out: Path, step: int) -> None:
-        self.parts: dict[str, list[dict[str, Any]]] = {'train': [], 'val': []}
+        self.kept: list[dict[str, Any]] = []
         self._path = out / 'rows.jsonl'
         lines = self._path.read_text(encoding='utf-8').splitlines() if self._path.exists() else []
         for line in lines:
             try:
                 row = json.loads(line)
-                part, at = row.pop('part'), int(row['step'])
-            except (ValueError, KeyError, TypeError, AttributeError):
+                if int(row['step']) < step:
+                    self.kept.append(row)
+            except (ValueError, KeyError, TypeError):
                 continue  # cut off while it was written
-            if part in self.parts and at < step + (part == 'val'):
-                self.parts[part].append(row)
         if processes().is_main_process:
             out.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(''.join(self._line(part, row) for part, rows in
-                                          self.parts.items() for row in rows), encoding='utf-8')
+            self._path.write_text(''.join(map(self._line, self.kept)), encoding='utf-8')
 
     @staticmethod
-    def _line(part: str, row: dict[str, Any]) -> str:
-        return json.dumps({'part': part, **row}) + '\n'
+    def _line(row: dict[str, Any]) -> str:
+        return json.dumps(row) + '\n'
 
-    def add(self, part: str, step: int, figures: dict[str, float]) -> None:
-        """Append a row to ``part``; the first process writes it."""
-        self.parts[part].append({'step': step, **figures})
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Append a row; the first process writes it."""
+        self.kept.append({'step': step, **figures})
         if processes().is_main_process:
             with self._path.open('a', encoding='utf-8') as file:
-                file.write(self._line(part, self.parts[part][-1]))
+                file.write(self._line(self.kept[-1]))
 
 
 def validate_pair(pair: Pair, autoencoder: MotionAutoencoder, source: ReasonerBatches,

@@ -132,6 +132,17 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     bar = tqdm(total=config.steps, initial=step, desc=kind, unit='step',
                disable=not accelerator.is_main_process, mininterval=5.0)
     began, logged = time.monotonic(), {}
+
+    def look() -> None:
+        if validate is None:
+            return
+        figures = _validated(model, shadow, validate)
+        tqdm.write(f'{kind} step {step}: ' + ', '.join(
+            f'{k} {v:.4g}' for k, v in figures.items()))
+        for name, figure in figures.items():
+            writer.add_scalar(f'val/{name}', figure, step)
+        _note(out / 'validation.json', step, figures)
+
     wrapped.train()
     while step < config.steps:
         key = (config.seed, step, accelerator.process_index)
@@ -163,15 +174,13 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
         if writer is not None and (step % config.save_every == 0 or last):
             _save(out, model, kind, optimizer, shadow, draws | {'step': step},
                   time.monotonic() - began)
-        if validate is not None and writer is not None and (
-                step % config.validate_every == 0 or last):
-            figures = _validated(model, shadow, validate)
-            tqdm.write(f'{kind} step {step}: ' + ', '.join(
-                f'{k} {v:.4g}' for k, v in figures.items()))
-            for name, figure in figures.items():
-                writer.add_scalar(f'val/{name}', figure, step)
-            _note(out / 'validation.json', step, figures)
+        if writer is not None and step % config.validate_every == 0 and not last:
+            look()
         accelerator.wait_for_everyone()
+    # A run that was cut off after its last checkpoint is still to be looked at.
+    if writer is not None and not any(row['step'] == step for row in validations(out)):
+        look()
+    accelerator.wait_for_everyone()
     bar.close()
     model.load_state_dict(shadow)
     return model.cpu().eval()

@@ -11,6 +11,7 @@ goal).  Episodes without motions train the grounding alone.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from egomotion_ros.data.instructions import (
     free_parameters,
     object_command,
 )
+from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
 from egomotion_ros.models.checkpoints import load_model, start_from
 from egomotion_ros.models.grounding import Grounding
@@ -34,13 +36,13 @@ from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import processes, read_config, train
+from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
 
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
 _CORPUS = 30_000
 #: Share of the sentences that are shown with a word nobody knows (:func:`blurred`).
-BLURRED = 0.2
+BLURRED = 0.3
 #: Words of the training sentences that say what to do, and letters of words that say nothing.
 _TURNING = frozenset(('turn', 'face', 'look', 'rotate', 'find', 'search'))
 _WALKING = frozenset(('walk', 'go', 'move', 'head', 'come', 'approach', 'make', 'get'))
@@ -49,7 +51,12 @@ DOING = _TURNING | _WALKING | {
     'jump', 'bend', 'wave'}
 #: Words of sentences that name an object.
 COLOURED = frozenset(COLOUR_NAMES)
-VOWELS, CONSONANTS = 'aeiou', 'bcdfghjklmnpqrstvwxyz'
+#: Parts of words that mean nothing: beginnings, middles and ends of English syllables.
+ONSETS = ('', *'bcdfghjklmnpqrstvwz', 'bl', 'br', 'ch', 'cl', 'cr', 'dr', 'fl', 'fr', 'gl', 'gr',
+          'pl', 'pr', 'sc', 'sh', 'sk', 'sl', 'sp', 'st', 'str', 'sw', 'th', 'tr', 'tw', 'wh')
+NUCLEI = (*'aeiouy', 'ai', 'ea', 'ee', 'oa', 'oo', 'ou')
+CODAS = ('', '', *'bdgklmnprstvxz', 'ck', 'ch', 'ct', 'dge', 'ft', 'ld', 'll', 'mp', 'nce', 'nd',
+         'ng', 'nk', 'nt', 'rch', 'rd', 'rk', 'rt', 'se', 'sh', 'sp', 'ss', 'st', 'te', 've')
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -76,6 +83,15 @@ def train_text(vocabulary: int, length: int, seed: int = 0,
     return TextEncoder.train(texts, vocabulary, length)
 
 
+def _unknown_word(rng: np.random.Generator, taken: frozenset[str]) -> str:
+    """Make a word of one to three syllables up that is none of ``taken``."""
+    while True:
+        word = ''.join(str(rng.choice(part)) for _ in range(int(rng.choice((1, 1, 2, 2, 3))))
+                       for part in (ONSETS, NUCLEI, CODAS))
+        if word not in taken:
+            return word
+
+
 def blurred(texts: list[str], seed: int = 0) -> list[str]:
     """
     Sentences with one word that says what to do replaced by one that means nothing.
@@ -85,6 +101,8 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
     tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it.
     """
     rng = np.random.default_rng(seed)
+    # Chance must not spell a word that says something, nor one that is held out.
+    taken = HELD_OUT_VERBS.union(*(text.split() for text in texts))
     result = []
     for text in texts:
         words = text.split()
@@ -94,10 +112,7 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
                 frozenset() if 'at' in words else _TURNING)
             doing = [n for n in doing if words[n] not in unclear]
         if doing:
-            length, start = int(rng.integers(3, 8)), int(rng.integers(2))
-            letters = ((VOWELS, CONSONANTS)[(n + start) % 2] for n in range(length))
-            words[doing[int(rng.integers(len(doing)))]] = ''.join(
-                part[int(rng.integers(len(part)))] for part in letters)
+            words[doing[int(rng.integers(len(doing)))]] = _unknown_word(rng, taken)
         result.append(' '.join(words))
     return result
 
@@ -261,7 +276,7 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
         asked = torch.isfinite(batch['hands']) & definite[:, None, None]
         if asked.any():
             hands = F.smooth_l1_loss(answer.hands[asked], batch['hands'][asked], beta=0.05)
-            loss = loss + 4.0 * hands
+            loss = loss + 8.0 * hands
             figures['hands'] = hands.item()
     with torch.no_grad():
         right = (answer.patch[seen].argmax(-1) == wanted[seen]).float().mean()
@@ -281,14 +296,38 @@ def goal_scores(answer: Tensor, goal: Tensor, action: Tensor) -> dict[str, float
             'goal_degrees': float(np.degrees(turn.median().item()))}
 
 
+def make_reasoner(settings: dict[str, Any], config: TrainingConfig, kind: str,
+                  init: Path | None = None, decoder: str = 'autoregressive'
+                  ) -> tuple[Reasoner, TextEncoder | None]:
+    """
+    Make a reasoner to train on scenes of a ``kind``, and its text vocabulary if it brings one.
+
+    ``init`` is a checkpoint to start from (ValueError when its sizes are others);
+    :func:`keep_words` is to follow.  The layers are compiled where the configuration asks for it.
+    """
+    # Only furnished scenes have heights to tell apart and things to reach for.
+    settings = {'hands': True, **settings} if kind == 'furnished' else settings
+    model, text = start_reasoner(settings, decoder)
+    if init is not None:
+        # A reasoner of simple scenes has no heads for hands: those start afresh.
+        start_from(model, init, 'reasoner')
+    if not torch.cuda.is_available():
+        # The fused kernel's backward pass on the CPU takes twice as long as plain products.
+        model.vlm.set_attn_implementation('eager')
+    if config.compiled:
+        for layer in model.family.language(model.vlm).layers:
+            layer.compile(dynamic=True)
+    return model, text
+
+
 @torch.no_grad()
-def keep_words(model: Reasoner, text: TextEncoder, before: TextEncoder) -> None:
-    """Give every token that an earlier vocabulary has as well its embedding there."""
-    if text.vocabulary == before.vocabulary:
+def keep_words(model: Reasoner, text: TextEncoder, init: Path) -> None:
+    """Give every token that the vocabulary of the checkpoint ``init`` has its embedding there."""
+    known = TextEncoder.open(Path(init) / 'text.json', model.config.text_tokens).vocabulary
+    if text.vocabulary == known:
         return
     table = model.vlm.get_input_embeddings().weight
     old, fresh = table.clone(), torch.randn_like(table) * table.std()
-    known = before.vocabulary
     for token, number in text.vocabulary.items():
         table[number] = old[known[token]] if token in known else fresh[number]
 
@@ -314,18 +353,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     settings, config, data = read_config(config_path, 'reasoner')
     torch.manual_seed(config.seed)
     kind = EpisodeSet.open(episodes_dir).kind
-    # Only furnished scenes have heights to tell apart and things to reach for.
-    settings = {'hands': True, **settings} if kind == 'furnished' else settings
-    model, own_text = start_reasoner(settings, str(data.get('decoder', 'autoregressive')))
-    if init is not None:
-        # A reasoner of simple scenes has no heads for hands: those start afresh.
-        start_from(model, init, 'reasoner')
-    if not torch.cuda.is_available():
-        # The fused kernel's backward pass on the CPU takes twice as long as plain products.
-        model.vlm.set_attn_implementation('eager')
-    if config.compiled:
-        for layer in model.family.language(model.vlm).layers:
-            layer.compile(dynamic=True)
+    model, own_text = make_reasoner(settings, config, kind, init,
+                                    str(data.get('decoder', 'autoregressive')))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with processes().main_process_first():
@@ -336,8 +365,7 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         else:
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
     if init is not None:
-        keep_words(model, text, TextEncoder.open(Path(init) / 'text.json',
-                                                  model.config.text_tokens))
+        keep_words(model, text, init)
     tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
     patches = model.family.grid
 

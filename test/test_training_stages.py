@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import copy
 from pathlib import Path
 import shutil
+from types import SimpleNamespace
 
 from families_support import FAMILIES
 from fixtures_bundle import tiny_models, write_tiny_run
@@ -18,6 +19,7 @@ import torch
 from torch.fx.experimental import _config as fx_config
 import yaml
 
+from egomotion_ros.body.features import CONTACTS
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.instructions_furnished import has_held_out_verb
 from egomotion_ros.data.motion_bank import MotionBank
@@ -29,6 +31,7 @@ from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.autoencoder import held_out_error
+import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
 from egomotion_ros.training.motions import reconstruction_loss
 import egomotion_ros.training.reasoner as reasoner_training
@@ -207,6 +210,32 @@ def test_hands_that_miss_cost_where_they_reach_and_nowhere_else():
     told, figures = loss(everybody, 2.0)
     assert figures['hands'] > 0.001
     assert told == pytest.approx(without + 2.0 * figures['hands'], rel=1e-4)
+
+
+def test_path_and_hands_count_in_pure_noise_and_feet_do_not(monkeypatch):
+    torch.manual_seed(0)
+    models = tiny_models()
+    latents = torch.randn(6, 19, 8)
+    with torch.no_grad():
+        truth = models.autoencoder.decode(latents)
+    # All standing: every row of the truth is one of planted feet.
+    truth[..., CONTACTS] = 1.0
+
+    def figures(early: float) -> dict[str, float]:
+        monkeypatch.setattr(generator_training, 'EARLY', early)
+        rng = np.random.default_rng(0)
+        times = SimpleNamespace(random=rng.random, integers=rng.integers,
+                                beta=lambda a, b, count: np.ones(count))
+        torch.manual_seed(1)
+        return flow_loss(models.generator, models.autoencoder, latents, truth,
+                         torch.randn(6, 30, 32), torch.ones(6, 30, dtype=torch.bool), times, 0.0,
+                         torch.zeros(6, dtype=torch.bool), 1.0, 1.0,
+                         torch.ones(6, 2, dtype=torch.bool), 1.0)[1]
+
+    part, whole = figures(0.3), figures(1.0)
+    for name in ('path', 'hands'):
+        assert part[name] > 0 and part[name] == pytest.approx(0.3 * whole[name], rel=0.01)
+    assert 0 < part['feet'] == whole['feet']
 
 
 def test_unknown_words_stand_for_doing_words_alone():

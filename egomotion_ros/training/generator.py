@@ -43,6 +43,9 @@ from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
 SENSITIVE_AFTER = 1500
+#: What errors of path and hands count in pure noise, of what they count without: the states say
+#: where a motion leads before anything is seen of how it gets there.
+EARLY = 0.3
 #: Episodes of the validation set that are looked at.
 VALIDATED = 400
 
@@ -181,10 +184,11 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
 
     ``latents`` (B, 19, C) target, ``truth`` (B, 152, 140) its features, ``moving`` (B,) True for
     motions that do not start at rest: those always have a known prefix.  ``path_weight`` and
-    ``feet_weight`` count the decoded motion of half the batch, the more the less noise is left;
+    ``feet_weight`` count the decoded motion of half the batch, the more the less noise is left
+    (the path from :data:`EARLY` on);
     the second is the speed (m/s) by which planted feet move faster than in the truth, a
     geometric loss as in MDM (Tevet et al. 2023, section 3).  ``hands_weight`` counts the gap of
-    the wrists that reach, ``reaching`` (B, 2) True for left and right.
+    the wrists that reach as the path's, ``reaching`` (B, 2) True for left and right.
     """
     (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
@@ -211,8 +215,10 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
         # Millimetres a frame matter here: half precision cannot tell them.
         with torch.autocast(clean.device.type, enabled=False):
             answer = autoencoder.decode(clean)
-            weight = (t[half] * (~null[half]).float())[:, None, None]
-            paths = _path_error(answer, truth[half], weight)
+            told = (~null[half]).float()[:, None, None]
+            weight = t[half, None, None] * told
+            sure = (EARLY + (1.0 - EARLY) * t[half, None, None]) * told
+            paths = _path_error(answer, truth[half], sure)
             loss = loss + path_weight * paths
             figures['path'] = paths.item()
             if feet_weight > 0 or hands_weight > 0:
@@ -221,7 +227,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
                 loss = loss + feet_weight * feet
                 figures['feet'] = feet.item()
                 if hands_weight > 0 and reaching is not None:
-                    hands = _missing(places, true, reaching[half], weight)
+                    hands = _missing(places, true, reaching[half], sure)
                     loss = loss + hands_weight * hands
                     figures['hands'] = hands.item()
     return loss, figures

@@ -84,11 +84,13 @@ def train_text(vocabulary: int, length: int, seed: int = 0,
 
 
 def _unknown_word(rng: np.random.Generator, taken: frozenset[str]) -> str:
-    """Make a word of one to three syllables up that is none of ``taken``."""
+    """Make a word of up to three syllables up, none of ``taken`` nor one that begins as DOING."""
+    begun = tuple(DOING)
     while True:
         word = ''.join(str(rng.choice(part)) for _ in range(int(rng.choice((1, 1, 2, 2, 3))))
                        for part in (ONSETS, NUCLEI, CODAS))
-        if word not in taken:
+        # The text's tokens of a word that begins with "go" begin with that of "go".
+        if word not in taken and not word.startswith(begun):
             return word
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import textwrap
 
 from matplotlib.figure import Figure
 import numpy as np
@@ -29,7 +30,7 @@ def draw_sheet(questions: list[Question], motions: list[HumanMotion], path: Path
         picture, above = grid[n // 4][2 * (n % 4)], grid[n // 4][2 * (n % 4) + 1]
         picture.imshow(question.image)
         score = question.score(motion)
-        picture.set_title(question.instruction, fontsize=9)
+        picture.set_title(textwrap.fill(question.instruction, 26), fontsize=9)
         _draw_path(above, question, motion)
         above.set_title(f'{"reached" if score.reached else "missed"}: {score.distance:.2f} m, '
                         f'{np.degrees(score.angle):.0f} deg', fontsize=9,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import json
 from pathlib import Path
 import shutil
 
@@ -17,7 +18,7 @@ from egomotion_ros.models.checkpoints import load_tensors, save_tensors
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.training.generator import flow_loss
-from egomotion_ros.training.loop import TrainingConfig, read_config, train
+from egomotion_ros.training.loop import TrainingConfig, read_config, train, validations
 from egomotion_ros.training.motions import aligned_error, reconstruction_loss
 
 VLM = {'model_type': 'egomotion_vlm', 'image_size': 32, 'stem': [16, 16, 16],
@@ -62,6 +63,24 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> 
     resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_every_validation_is_kept_once_and_a_new_run_keeps_its_own(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=5, batch=16, warmup=2, save_every=5, validate_every=2)
+
+    def run(figure: float) -> list[dict[str, float]]:
+        train(make_generator(), 'generator', config, toy_loss, tmp_path,
+              lambda network: {'figure': figure})
+        return validations(tmp_path)
+
+    first = [{'step': step, 'figure': 1.0} for step in (2, 4, 5)]
+    assert run(1.0) == first
+    # A finished run is not looked at again, unless what was seen of its end is missing.
+    assert run(2.0) == first
+    (tmp_path / 'validation.json').write_text(json.dumps(first[:2]))
+    assert run(2.0) == [*first[:2], {'step': 5, 'figure': 2.0}]
+    (tmp_path / 'training.safetensors').unlink()
+    assert run(3.0) == [{'step': step, 'figure': 3.0} for step in (2, 4, 5)]
 
 
 def test_a_run_killed_between_its_files_goes_on_from_one_of_them(tmp_path: Path) -> None:

@@ -183,12 +183,12 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     Flow-matching loss of a batch, plus errors of the decoded motion: path, feet and hands.
 
     ``latents`` (B, 19, C) target, ``truth`` (B, 152, 140) its features, ``moving`` (B,) True for
-    motions that do not start at rest: those always have a known prefix.  ``path_weight`` and
-    ``feet_weight`` count the decoded motion of half the batch, the more the less noise is left
-    (the path from :data:`EARLY` on);
-    the second is the speed (m/s) by which planted feet move faster than in the truth, a
-    geometric loss as in MDM (Tevet et al. 2023, section 3).  ``hands_weight`` counts the gap of
-    the wrists that reach as the path's, ``reaching`` (B, 2) True for left and right.
+    motions that do not start at rest: those always have a known prefix.  ``path_weight``,
+    ``feet_weight`` and ``hands_weight`` count errors of the decoded motion of half the batch, the
+    more the less noise is left, those of path and hands from :data:`EARLY` on.  Feet: the speed
+    (m/s) by which planted ones move faster than in the truth, a geometric loss as in MDM (Tevet
+    et al. 2023, section 3).  Hands: the gap of the wrists that reach, ``reaching`` (B, 2) True
+    for left and right.
     """
     (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.

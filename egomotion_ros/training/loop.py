@@ -129,6 +129,9 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
     optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     _start_together(accelerator, model, shadow, step)
     writer = SummaryWriter(str(out / 'tensorboard')) if accelerator.is_main_process else None
+    if writer is not None and step == 0:
+        # Of a run whose checkpoints were taken away.
+        (out / 'validation.json').unlink(missing_ok=True)
     bar = tqdm(total=config.steps, initial=step, desc=kind, unit='step',
                disable=not accelerator.is_main_process, mininterval=5.0)
     began, logged = time.monotonic(), {}

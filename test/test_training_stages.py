@@ -272,6 +272,16 @@ def test_chance_spells_neither_known_words_nor_held_out_ones(monkeypatch):
     assert not any(word.startswith('go') for word in drawn)
 
 
+def test_sentences_that_a_made_up_word_makes_too_long_stay_as_they_were(episodes):
+    held, text = EpisodeSet.open(episodes), train_text(300, 64)
+    tokens, changed = (np.array([text.encode(sentence)[1].sum() for sentence in sentences])
+                       for sentences in (held.instructions, blurred(held.instructions)))
+    long = changed > tokens.max()
+    source = ReasonerBatches(held, train_text(300, int(tokens.max())), None, 8)
+    other = (source.blurred[0] != source.ids).any(1)
+    assert long.any() and not other[long].any() and other[~long].any()
+
+
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """

@@ -35,7 +35,7 @@ from egomotion_ros.models.grounding import Grounding
 from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
-from egomotion_ros.text import TextEncoder
+from egomotion_ros.text import InstructionTooLongError, TextEncoder
 from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
 
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
@@ -125,6 +125,17 @@ def _encoded(text: TextEncoder, sentences: list[str]) -> tuple[np.ndarray, np.nd
     return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
 
 
+def _as_blurred(text: TextEncoder, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and masks of :func:`blurred` sentences; those that became too long stay as they were."""
+    pairs = []
+    for sentence, known in zip(blurred(sentences), sentences, strict=True):
+        try:
+            pairs.append(text.encode(sentence))
+        except InstructionTooLongError:
+            pairs.append(text.encode(known))
+    return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
 def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 256) -> np.ndarray:
     """Codes (M, 19, levels) of the motions (M, 152, 140) of a bank."""
     parts = [tokenizer.encode(torch.from_numpy(
@@ -146,7 +157,7 @@ class ReasonerBatches:
         self.episodes, self.codes, self.patches = episodes, codes, patches
         self.ids, self.mask = _encoded(text, episodes.instructions)
         # The same sentences with a word nobody knows, to be understood from the rest.
-        self.blurred = _encoded(text, blurred(episodes.instructions))
+        self.blurred = _as_blurred(text, episodes.instructions)
         motion = np.asarray(episodes.motion)
         moving = np.zeros(len(motion), bool)
         if episodes.bank is not None:

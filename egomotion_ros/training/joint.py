@@ -172,9 +172,6 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
     settings, config, data = read_config(config_path, 'pair')
     config = replace(config, seed=seed)
     torch.manual_seed(seed)
-    # The cosine takes gradients of a graph that is kept: compiled blocks must not give its
-    # buffers away.
-    functorch_config.donated_buffer = False
     tokenizer = load_model(tokenizer_dir, 'tokenizer').requires_grad_(False)
     autoencoder: MotionAutoencoder = load_model(autoencoder_dir,
                                                 'autoencoder').requires_grad_(False)
@@ -192,7 +189,7 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
         return source, episodes.bank.features, bank_latents(autoencoder, episodes.bank.features)
 
     source, features, latents = open_set(episodes_dir)
-    held = open_set(val_dir)
+    held, _, _ = open_set(val_dir)
     questions, drop = int(data.get('questions', 4)), float(data.get('drop', 0.12))
     path_weight = float(data.get('path_weight', 2.0))
     device = processes().device
@@ -212,8 +209,11 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
             rows.add(step, figures)
         return value, figures
 
-    train(pair, 'pair', config, loss, Path(out),
-          lambda network: validate_pair(network, autoencoder, held[0], questions))
+    # The cosine takes gradients of a graph that is kept: compiled blocks must not give its
+    # buffers away.
+    with functorch_config.patch(donated_buffer=False):
+        train(pair, 'pair', config, loss, Path(out),
+              lambda network: validate_pair(network, autoencoder, held, questions))
     return {'train': rows.kept, 'val': validations(out)}
 
 

@@ -10,6 +10,7 @@ goal).  Episodes without motions train the grounding alone.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +120,17 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
     return result
 
 
-def _encoded(text: TextEncoder, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and masks (E, tokens) of sentences."""
-    pairs = [text.encode(sentence) for sentence in sentences]
-    return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
-
-
-def _as_blurred(text: TextEncoder, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and masks of :func:`blurred` sentences; those that became too long stay as they were."""
+def _encoded(text: TextEncoder, sentences: list[str], instead: list[str] | None = None
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and masks (E, tokens) of sentences; of those ``instead`` where one is too long."""
     pairs = []
-    for sentence, known in zip(blurred(sentences), sentences, strict=True):
+    for n, sentence in enumerate(sentences):
         try:
             pairs.append(text.encode(sentence))
         except InstructionTooLongError:
-            pairs.append(text.encode(known))
+            if instead is None:
+                raise
+            pairs.append(text.encode(instead[n]))
     return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
 
 
@@ -154,10 +152,8 @@ class ReasonerBatches:
 
     def __init__(self, episodes: EpisodeSet, text: TextEncoder, codes: np.ndarray | None,
                  patches: int, scenes: np.ndarray | None = None) -> None:
-        self.episodes, self.codes, self.patches = episodes, codes, patches
+        self.episodes, self.codes, self.patches, self._text = episodes, codes, patches, text
         self.ids, self.mask = _encoded(text, episodes.instructions)
-        # The same sentences with a word nobody knows, to be understood from the rest.
-        self.blurred = _as_blurred(text, episodes.instructions)
         motion = np.asarray(episodes.motion)
         moving = np.zeros(len(motion), bool)
         if episodes.bank is not None:
@@ -168,6 +164,12 @@ class ReasonerBatches:
         self.of_scene = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         usable = [n for n, rows in enumerate(self.of_scene) if len(rows)]
         self.scenes = np.intersect1d(usable, usable if scenes is None else scenes)
+
+    @cached_property
+    def blurred(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and masks of the sentences with a word nobody knows, told by the rest of them."""
+        known = self.episodes.instructions
+        return _encoded(self._text, blurred(known), known)
 
     def drop_under_way(self) -> None:
         """

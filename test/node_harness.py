@@ -428,3 +428,8 @@ class Harness:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def whole(harness: Harness) -> list[RobotMotion]:
+    """Return the motions heard, without the beginnings that were sent ahead of them."""
+    return [m for m in harness.heard.motions if not (m.unfinished or m.hold)]

@@ -10,7 +10,7 @@ import time
 from node_harness import ACTIVATE, DEACTIVATE, Harness
 import numpy as np
 import pytest
-from test_node_stages import Sender
+from test_node_primitives import Sender
 
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode

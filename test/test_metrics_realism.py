@@ -77,8 +77,25 @@ def test_a_larger_skeleton_is_measured_in_human_units(walk) -> None:
     assert here[0].figures == pytest.approx(small[0].figures, rel=1e-6)
 
 
+def test_slide_does_not_depend_on_the_shoes_a_body_stands_in(walk) -> None:
+    bare, shod = human_trace(walk, 'a'), human_trace(
+        replace(walk, root_position=walk.root_position + [0.0, 0.0, 0.02]), 'a')
+    np.testing.assert_allclose(realism.standing(shod) - realism.standing(bare), 0.02, atol=1e-9)
+    own, skeleton, joints, _ = (np.array(column) for column in zip(
+        *(w.figures for w in realism.windows(shod)), strict=True))
+    expected = np.array([w.figures for w in realism.windows(bare)])
+    np.testing.assert_allclose(own, expected[:, 0], rtol=1e-6)
+    # Measured from the bare skeleton's feet, the same sliding counts less.
+    assert (skeleton < 0.9 * expected[:, 1]).all()
+    assert (joints < expected[:, 2]).all()
+    # A foot that never rests tells no height.
+    fast = replace(bare, feet=bare.feet + 0.01 * np.arange(len(bare.feet))[:, None, None])
+    assert (realism.standing(fast) == 0.0).all()
+
+
 def make(cell: str, value: float, count: int, clip: str = 'c') -> list[Window]:
-    return [Window(f'{clip}{n}', cell, (value, value, value)) for n in range(count)]
+    figures = (value,) * len(realism.FIGURES)
+    return [Window(f'{clip}{n}', cell, figures) for n in range(count)]
 
 
 def test_ratio_weighs_cells_as_the_generated_motion_fills_them() -> None:
@@ -109,7 +126,8 @@ def test_cells_without_recordings_are_left_out_and_named() -> None:
 def test_windows_of_one_performance_make_no_certainty() -> None:
     rng = np.random.default_rng(0)
     made = make('stand', 1.0, 50)
-    many = [Window(f'r{n}', 'stand', (x, x, x)) for n, x in enumerate(rng.uniform(0.2, 1.8, 40))]
+    many = [Window(f'r{n}', 'stand', (x,) * len(realism.FIGURES))
+            for n, x in enumerate(rng.uniform(0.2, 1.8, 40))]
     few = [replace(window, clip=f'r{n % 2}') for n, window in enumerate(many)]
     low, high = realism.compare(made, many)['groups']['all']['jerk']['interval']
     assert 0.0 < high - low < 0.6

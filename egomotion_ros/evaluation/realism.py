@@ -10,10 +10,12 @@ generated window is compared with recorded windows of its own name and band alon
 on both sides are weighted as the generated motion fills them.  Intervals come from drawing whole
 motions and whole performances, because the windows of one are not independent.
 
-Foot slide is UniEgoMotion's, with h taken above where a joint is in flat standing, so that it
-means the same for a person and a robot.  With h the height of the joint itself, as the formula
-stands in the protocol, an ankle that stands at 0.085 m is above H and never counts: that one is
-stated beside it.
+Foot slide is UniEgoMotion's, with h taken above where a joint is when this body stands on it
+(:func:`standing`): recorded people wear shoes and their skeletons are fitted, so that their joints
+stand up to 4 cm higher than those of a bare skeleton, and a foot that slides there would count
+less than half.  Beside it are stated: h above where the skeleton's joint is in flat standing
+(of bare feet); and h the height of the joint itself, as the formula stands in the protocol,
+where an ankle that stands at 0.085 m is above H and never counts.
 
 A robot is measured at the points it shares with the human skeleton: the bodies its description
 links to joints, ankles and front edges of its soles, all divided by its scale.  What it is
@@ -50,7 +52,10 @@ CALM = ('walk', 'signal', 'wash', 'bend', 'stand', 'turn', 'reach')
 #: A cell needs this many windows on the recorded side to be compared.
 LEAST = 3
 #: Figures that are compared, and the ratio the project asks for.
-FIGURES, GOAL = ('foot slide', 'foot slide of joint heights', 'jerk'), (0.67, 1.5)
+FIGURES = ('foot slide', 'foot slide of bare feet', 'foot slide of joint heights', 'jerk')
+GOAL = (0.67, 1.5)
+#: A joint of the feet slower than this (m/s) is stood on; so many frames tell how high it is.
+PLANTED, PLANTED_FRAMES = 0.1, 10
 RESAMPLES = 1000
 
 
@@ -154,16 +159,30 @@ def cell_of(trace: Trace, rows: slice) -> str | None:
     return f'walk {BANDS[band]:.1f} m/s' if band < len(BANDS) - 1 else None
 
 
+def standing(trace: Trace) -> np.ndarray:
+    """
+    How much higher than the skeleton's the joints of the feet are when this body stands, (4,) m.
+
+    Median over the frames in which a joint moves at less than PLANTED; 0 with fewer than
+    PLANTED_FRAMES of them.
+    """
+    speed = np.linalg.norm(np.diff(trace.feet, axis=0), axis=-1) * FPS
+    still = speed < PLANTED
+    return np.array([np.median(trace.above[:-1][rows, k]) if rows.sum() >= PLANTED_FRAMES else 0.0
+                     for k, rows in enumerate(still.T)])
+
+
 def windows(trace: Trace) -> list[Window]:
     """Windows of a trace; none of one shorter than a second."""
-    out = []
+    out, level = [], standing(trace)
     for first in range(0, len(trace.root) - WINDOW + 1, HOP):
         rows = slice(first, first + WINDOW)
         cell = cell_of(trace, rows)
         if cell is not None:
             feet, above = trace.feet[rows], trace.above[rows]
             out.append(Window(trace.clip, cell, (
-                foot_slide(feet, above), foot_slide(feet, feet[..., 2]),
+                foot_slide(feet, above - level), foot_slide(feet, above),
+                foot_slide(feet, feet[..., 2]),
                 float(derivative(trace.points[rows], FPS, 3).mean()))))
     return out
 

@@ -203,6 +203,9 @@ class Bundle:
             'encode': {'features': padded, 'latents': latent},
             'decode_motion': {'latents': latent, 'features': padded},
         }
+        if any(item.name == 'camera' for item in self.graphs['vision'].inputs):
+            # Families that look at how the camera is held.
+            expected['vision']['camera'] = (1, 3)
         if PARALLEL_GRAPHS[0] in self.graphs:
             residual = (1, self.windows, self.levels - 1, self.codebook)
             logits = (1, self.windows, self.codebook)

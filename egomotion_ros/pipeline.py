@@ -22,7 +22,7 @@ import numpy as np
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
 from egomotion_ros.bundle import STAGE_GRAPHS, Bundle
-from egomotion_ros.runtimes.base import GPU_BACKENDS, Runtime, open_runtime
+from egomotion_ros.runtimes.base import PROVEN_BACKENDS, Runtime, open_runtime
 from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
@@ -96,7 +96,7 @@ class EgoMotionPipeline:
         bundle = Bundle.open(bundle_dir)
         retargeter = Retargeter(RobotDescription.load(robot))
         loaded = bundle
-        if backend not in (*GPU_BACKENDS, 'auto'):
+        if backend not in (*PROVEN_BACKENDS, 'auto'):
             loaded = replace(bundle, graphs={name: graph for name, graph in bundle.graphs.items()
                                              if name in STAGE_GRAPHS[stages]})
         return EgoMotionPipeline(bundle, open_runtime(backend, loaded, threads), retargeter)

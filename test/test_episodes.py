@@ -12,7 +12,10 @@ from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.episodes_bank import with_moving_starts
 from egomotion_ros.data.instructions import ACTIONS, OBJECT_ACTIONS
+from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, stop_pose
+from egomotion_ros.data.scenes_furnished import draw_scene
+from egomotion_ros.data.scenes_view import CAMERA, camera_rotation
 from egomotion_ros.evaluation.goals import object_goal, score_motion
 
 SCENES = 12
@@ -40,6 +43,27 @@ def test_shapes_and_types(episodes):
     assert len(episodes) == len(episodes.instructions) >= 3 * SCENES
     with pytest.raises(IndexError):
         episodes.images[SCENES]
+
+
+def test_depths_are_those_of_what_is_seen(episodes, folder, tmp_path):
+    assert episodes.depth.shape == (SCENES, 32, 32)
+    scene = draw_scene(int(episodes.scene_seed[4]), 'simple', episodes.bank.ends())
+    with SceneRenderer() as renderer:
+        metres = renderer.depth(scene)
+    np.testing.assert_allclose(episodes.depth[4], metres[2::4, 2::4], rtol=2e-3)
+    # The floor that fills the lowest row lies where the rays meet it.
+    ray = np.array([66.5 - 64, 126.5 - 64, CAMERA.focal]) / CAMERA.focal
+    down = -(camera_rotation(scene.camera) @ ray)[2]
+    floor = scene.camera.height / down
+    assert metres[126, 66] <= floor * 1.01
+    assert (np.abs(metres[126] / floor - 1) < 0.01).mean() > 0.3
+    # Without the file, or with one of another set, nothing is made up.
+    shard = shutil.copytree(folder, tmp_path / 'copy') / 'shard-00000'
+    (shard / 'depth.npy').unlink()
+    assert np.isnan(EpisodeSet.open(tmp_path / 'copy').depth[0]).all()
+    np.save(shard / 'depth.npy', np.ones((SCENES - 1, 32, 32), np.float16))
+    with pytest.raises(ValueError, match='depths of shape'):
+        EpisodeSet.open(tmp_path / 'copy')
 
 
 def test_cameras_are_in_the_stated_ranges(episodes):

@@ -104,16 +104,21 @@ def test_the_baseline_generator_is_one_and_has_learned(checkpoints):
 
 def test_image_tokens_are_kept_and_made_anew_for_another_model(episodes, tmp_path):
     reasoner = tiny_models().reasoner
-    images = EpisodeSet.open(episodes).images
+    seen = EpisodeSet.open(episodes)
+    images, cameras = seen.images, seen.camera
     store = tmp_path / 'rows.npy'
-    first = np.array(image_rows(reasoner, images, store))
+    first = np.array(image_rows(reasoner, images, cameras, store))
     written = store.stat().st_mtime_ns
-    image_rows(reasoner, images, store)
+    image_rows(reasoner, images, cameras, store)
     assert store.stat().st_mtime_ns == written
     with torch.no_grad():
         reasoner.vlm.model.vision_tower.out.bias += 1.0
-    again = image_rows(reasoner, images, store)
+    again = image_rows(reasoner, images, cameras, store)
     np.testing.assert_allclose(again, first + 1.0, atol=2e-2)
+    # The same pictures of cameras that are held otherwise.
+    written = store.stat().st_mtime_ns
+    image_rows(reasoner, images, cameras + [0.0, 0.3, 0.0], store)
+    assert store.stat().st_mtime_ns != written
 
 
 def test_without_its_checkpoint_the_baseline_is_said_to_be_missing(checkpoints, episodes,

@@ -238,6 +238,9 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_written(tmp_path:
         channels=8, state_width=48, width=32, heads=2, layers=1, hidden=64))
     with pytest.raises(ValueError, match='state width: the models disagree'):
         export_bundle(models, tmp_path / 'out', TINY_CAMERA, progress=False)
+    narrow = replace(TINY_CAMERA, hfov=1.2)
+    with pytest.raises(ValueError, match='1.396 rad wide, the camera is 1.200'):
+        export_bundle(tiny_models(), tmp_path / 'out', narrow, progress=False)
     wide = replace(TINY_CAMERA, width=256)
     with pytest.raises(ValueError, match='square'):
         export_bundle(tiny_models(), tmp_path / 'out', wide, progress=False)

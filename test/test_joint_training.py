@@ -45,6 +45,7 @@ def batch() -> dict[str, torch.Tensor]:
     for name in ('colour', 'shape'):
         table[..., OBJECT_COLUMNS.index(name)] = 1.0
     return {'pixels': torch.rand(2, 3, 32, 32, generator=rng), 'objects': table,
+            'depth': torch.rand(2, 32, 32, generator=rng) + 1.0,
             'ids': torch.randint(64, (4, 4), generator=rng),
             'mask': torch.ones(4, 4, dtype=torch.bool),
             'camera': torch.rand(4, 3, generator=rng), 'goal': torch.rand(4, 3, generator=rng),

@@ -88,6 +88,9 @@ def test_slide_does_not_depend_on_the_shoes_a_body_stands_in(walk) -> None:
     # Measured from the bare skeleton's feet, the same sliding counts less.
     assert (skeleton < 0.9 * expected[:, 1]).all()
     assert (joints < expected[:, 2]).all()
+    # What floats does not count as shod.
+    high = replace(bare, above=bare.above + 0.2)
+    np.testing.assert_allclose(realism.standing(high), realism.SHOES)
     # A foot that never rests tells no height.
     fast = replace(bare, feet=bare.feet + 0.01 * np.arange(len(bare.feet))[:, None, None])
     assert (realism.standing(fast) == 0.0).all()

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from egomotion_ros.data.scenes_view import CAMERA, project
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model, save_model
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
+from egomotion_ros.models.vlm import Rays
+from egomotion_ros.types import CameraPose
 
 TEXT = {'vocab_size': 64, 'hidden_size': 32, 'intermediate_size': 48, 'num_hidden_layers': 3,
         'num_attention_heads': 2, 'num_key_value_heads': 2}
@@ -75,6 +78,46 @@ def test_text_behind_the_mask_changes_nothing_and_text_before_it_does() -> None:
     reference = reasoner(pixels, text, mask, camera, base).base
     torch.testing.assert_close(reasoner(pixels, hidden, mask, camera, base).base, reference)
     assert not torch.allclose(reasoner(pixels, said, mask, camera, base).base, reference)
+
+
+@pytest.mark.parametrize(('height', 'pitch', 'yaw'), [(1.6, 0.4, 0.15), (1.3, 0.0, -0.2)])
+def test_stem_is_shown_where_its_cells_look(height: float, pitch: float, yaw: float) -> None:
+    pose = CameraPose(height, pitch, yaw)
+    planes = Rays(8, CAMERA.hfov)(torch.tensor([[height, pitch, yaw]]))[0].numpy()
+    across = CAMERA.width / 8 * (np.arange(8) + 0.5)
+    for row, column in ((0, 0), (2, 5), (7, 7), (6, 1)):
+        ray = planes[:3, row, column]
+        assert np.linalg.norm(ray) == pytest.approx(1.0, abs=1e-6)
+        # A point along the ray is seen where the cell is.
+        (u, v), _ = project(np.array([0, 0, height]) + 2.0 * ray, pose)
+        assert (u, v) == pytest.approx((across[column], across[row]), abs=1e-3)
+        inverse, far = planes[4:, row, column]
+        if ray[2] >= 0:
+            assert inverse == 0.0 and far == pytest.approx(np.log(10.0))
+            continue
+        _, depth = project(np.array([0, 0, height]) - ray * height / ray[2], pose)
+        assert 1 / inverse == pytest.approx(depth, rel=1e-4)
+        assert far == pytest.approx(np.log(min(depth, 10.0)), abs=1e-4)
+    assert (planes[3] == np.float32(2.0) * (np.float32(height) - np.float32(1.5))).all()
+
+
+def test_image_tokens_of_the_default_depend_on_how_the_camera_is_held() -> None:
+    pixels, _, _, camera = prompt()
+    default, other = make_reasoner(DEFAULT), make_reasoner(PALIGEMMA2)
+    bent = camera + torch.tensor([0.0, 0.2, 0.0])
+    with torch.no_grad():
+        assert not torch.allclose(default.image_features(pixels, camera),
+                                  default.image_features(pixels, bent), atol=1e-3)
+        assert torch.equal(other.image_features(pixels, camera),
+                           other.image_features(pixels, bent))
+
+
+def test_a_stem_has_as_many_residual_blocks_as_asked_for() -> None:
+    blocks = [0, 2, 1]
+    stem = make_reasoner(DEFAULT | {'stem_blocks': blocks}).vlm.model.vision_tower
+    assert [len(stage.blocks) for stage in stem.stages] == blocks
+    with pytest.raises(ValueError, match='the stem has 3 stages'):
+        make_reasoner(DEFAULT | {'stem_blocks': [1, 1]})
 
 
 def test_layers_above_the_stated_one_are_not_run() -> None:

@@ -246,6 +246,26 @@ def test_a_picture_that_stands_is_seen_once_whatever_is_asked(runner: EngineRunn
     assert memory.pictures == 0
 
 
+def test_a_picture_is_seen_again_when_the_camera_is_held_otherwise(runner: EngineRunner,
+                                                                   plain: OrtRuntime,
+                                                                   bundle: Bundle) -> None:
+    assert [item.name for item in bundle.graphs['vision'].inputs] == ['image', 'camera']
+    picture = np.random.default_rng(1).integers(
+        0, 256, (bundle.camera.height, bundle.camera.width, 3)).astype(np.uint8)
+    text = np.zeros(bundle.text_length, np.int64)
+
+    def ask(runtime, pitch: float, memory: PromptMemory | None = None) -> np.ndarray:
+        return decode_primitives(runtime, bundle, picture, text, text == 0,
+                                 np.array([1.5, pitch, 0.0]), 0, memory).states
+
+    for runtime in (runner, plain):
+        memory = PromptMemory()
+        for pitch, known in ((0.4, (0, 0)), (0.4, (1, 1)), (0.1, (1, 1)), (0.4, (1, 1))):
+            found = ask(runtime, pitch, memory)
+            assert (memory.pictures, memory.prompts) == known
+            assert np.array_equal(found, ask(plain, pitch))
+
+
 def test_times_are_told_once_and_again_for_another_number_of_steps(runner: EngineRunner,
                                                                    bundle: Bundle) -> None:
     rows, width = bundle.graphs['condition'].inputs[0].shape[1:]

@@ -16,10 +16,12 @@ import torch
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.checkpoints import load_tensors, save_tensors
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
+from egomotion_ros.models.grounding import DEPTHS
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.training.generator import flow_loss
 from egomotion_ros.training.loop import TrainingConfig, read_config, train, validations
 from egomotion_ros.training.motions import aligned_error, reconstruction_loss
+from egomotion_ros.training.reasoner import depth_loss
 
 VLM = {'model_type': 'egomotion_vlm', 'image_size': 32, 'stem': [16, 16, 16],
        'text_config': {'vocab_size': 64, 'hidden_size': 16, 'intermediate_size': 24,
@@ -153,6 +155,27 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
         return sum(p.sum() for p in model.parameters()) * float('nan'), {}
     with pytest.raises(ValueError, match='loss is nan'):
         train(make_generator(), 'generator', TrainingConfig(steps=2), broken, tmp_path)
+
+
+def test_depths_are_compared_cell_by_cell() -> None:
+    answer = torch.full((1, 4, DEPTHS ** 2), 2.0).log()
+    # Each cell of a patch of 16 x 16 depths is compared with one in four of them, both ways.
+    for row, column, patch, cell, far in ((2, 2, 0, 0, 3.0), (2, 30, 1, 3, 4.0),
+                                          (30, 2, 2, 12, 50.0), (22, 6, 2, 5, 1.0)):
+        changed = torch.full((1, 32, 32), 2.0)
+        changed[0, row, column] = far
+        told = answer.clone()
+        told[0, patch, cell] = np.log(min(far, 12.0))
+        assert depth_loss(told, changed, 2).item() == pytest.approx(0.0, abs=1e-9)
+        off = abs(np.log(min(far, 12.0) / 2.0))
+        expected = off - 0.05 if off >= 0.1 else 0.5 * off ** 2 / 0.1
+        assert depth_loss(answer, changed, 2).item() == pytest.approx(expected / 64, rel=1e-5)
+    lost = torch.full((1, 32, 32), torch.nan)
+    lost[0, 2, 2] = 4.0
+    assert depth_loss(answer, lost, 2).item() == pytest.approx(np.log(2.0) - 0.05, rel=1e-5)
+    free = answer.clone().requires_grad_()
+    depth_loss(free, torch.full((1, 32, 32), torch.nan), 2).backward()
+    assert free.grad is not None and not free.grad.any()
 
 
 def test_unknown_keys_of_a_configuration_are_named(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_reasoner_that_starts_from_another_keeps_the_words_both_know(episodes,
     trained = train_reasoner(config, episodes, tmp_path / 'out', init=tmp_path / 'first')
     # Two steps of training leave the weights near those they start from.
     assert (trained.norm.weight - first.norm.weight).abs().max() < 0.01
-    stem = 'vision_tower.stages.0.weight'
+    stem = 'vision_tower.stages.0.reduce.weight'
     begun, ended = (dict(model.vlm.model.named_parameters())[stem] for model in (first, trained))
     assert (ended - begun).abs().max() < 0.1 * begun.abs().max()
     config = write_config(tmp_path, {'vlm': OWN, **SIZES, 'codes': 16}, {})
@@ -312,6 +312,7 @@ def test_the_loss_of_stage_1_stays_on_its_device(other):
     reasoner = Reasoner(ReasonerConfig(vlm=OWN, **SIZES)).to(other)
     batch = {'pixels': torch.rand(2, 3, 128, 128), 'ids': torch.zeros(4, 64, dtype=torch.long),
              'mask': torch.ones(4, 64, dtype=torch.bool), 'camera': torch.rand(4, 3),
+             'depth': torch.rand(2, 32, 32) + 1.0,
              'objects': torch.rand(2, 6, len(OBJECT_COLUMNS)), 'goal': torch.rand(4, 3),
              'seen': torch.ones(4, dtype=torch.bool),
              'definite': torch.ones(4, dtype=torch.bool),

@@ -12,6 +12,7 @@ A set is a folder of plain ``.npy`` files, read by memory mapping and never unpi
     shard-00000/objects.npy (S, 6, 10) float32    object table (scenes.OBJECT_COLUMNS)
     shard-00000/height.npy (S, 6) float32         height of the objects' centres (m)
     shard-00000/view.npy (S, 2) float32           field of the camera across and down (rad)
+    shard-00000/depth.npy (S, 32, 32) float16     metres along the optical axis, every 4th pixel
     shard-00000/scene_seed.npy (S,) int64
     shard-00000/{scene,action,target,motion}.npy (E,) int32, goal.npy (E, 3), instruction.npy
     shard-00000/hands.npy (E, 2, 3) float32       targets of left and right hand, NaN when idle
@@ -42,6 +43,9 @@ from egomotion_ros.data.scenes_view import CAMERA
 SHARD = 500
 #: Longest instruction (bytes of UTF-8).
 TEXT_BYTES = 96
+#: Pixels from one stored depth to the next; the first is that of pixel DEPTH_STEP // 2.
+DEPTH_STEP = 4
+_SPARSE = slice(DEPTH_STEP // 2, None, DEPTH_STEP)
 #: Version that is written, and those that are read.
 _VERSION, _READ = 2, (1, 2)
 _PER_SHARD = ('camera', 'objects', 'scene_seed')
@@ -84,8 +88,10 @@ class EpisodeSet:
 
     Scenes S: ``images`` (S, 128, 128, 3) uint8, ``camera`` (S, 3), ``objects`` (S, 6, 10),
     ``scene_seed`` (S,), ``height`` (S, 6) of the objects' centres (m), ``view`` (S, 2) field of
-    the camera across and down (rad); ``kind`` of all scenes.  Episodes E: ``scene`` (E,) index
-    of the scene, ``action``, ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
+    the camera across and down (rad), ``depth`` (S, 32, 32) float16 along the optical axis (m;
+    NaN: nothing seen, or a set drawn without); ``kind`` of all scenes.  Episodes E: ``scene``
+    (E,) index of the scene,
+    ``action``, ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
     frame, ``hands`` (E, 2, 3) targets of the left and the right hand there (NaN: idle),
     ``motion`` (E,) index into the bank (-1: none); :meth:`instruction` and
     :meth:`motion_features` by episode.
@@ -95,10 +101,11 @@ class EpisodeSet:
         self.folder, self.kind = folder, kind
         columns: dict[str, list[np.ndarray]] = {
             k: [] for k in (*_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}
-        images = []
+        images, depth = [], []
         scenes = 0
         for shard in shards:
             images.append(np.load(shard / 'images.npy', mmap_mode='r', allow_pickle=False))
+            depth.append(_open_depth(shard / 'depth.npy', len(images[-1])))
             for name, parts in columns.items():
                 path = shard / f'{name}.npy'
                 if name in _SINCE_2 and not path.exists():
@@ -112,7 +119,7 @@ class EpisodeSet:
                 raise ValueError(f'{shard}: {len(images[-1])} pictures, '
                                  f'{len(columns["objects"][-1])} object tables')
         joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-        self.images = ShardedArray(images)
+        self.images, self.depth = ShardedArray(images), ShardedArray(depth)
         self.camera: np.ndarray = joined['camera']
         self.objects: np.ndarray = joined['objects']
         self.scene_seed: np.ndarray = joined['scene_seed']
@@ -215,6 +222,17 @@ def _shard_path(folder: Path, number: int) -> Path:
     return folder / f'shard-{number:05d}'
 
 
+def _open_depth(path: Path, scenes: int) -> np.ndarray:
+    """Depths (S, 32, 32) of a shard, NaN where none were drawn."""
+    shape = (scenes, CAMERA.height // DEPTH_STEP, CAMERA.width // DEPTH_STEP)
+    if not path.exists():
+        return np.broadcast_to(np.float16(np.nan), shape)
+    depth = np.load(path, mmap_mode='r', allow_pickle=False)
+    if depth.shape != shape:
+        raise ValueError(f'{path}: depths of shape {depth.shape}, expected {shape}')
+    return depth
+
+
 def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     """Draw, render and store the scenes of one shard; returns their count."""
     from egomotion_ros.data.render import SceneRenderer
@@ -222,7 +240,7 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     bank = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
     ends = bank.ends() if bank is not None else None
     arrays: dict[str, list] = {
-        name: [] for name in ('images', *_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}
+        name: [] for name in ('images', 'depth', *_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}
     with SceneRenderer() as renderer:
         for k in range(count):
             scene = draw_scene(scene_seed(split, first + k), kind, ends)
@@ -230,6 +248,7 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
             scene = scene if look is None else look.scene
             table = scene.table()
             arrays['images'].append(renderer.render(scene))
+            arrays['depth'].append(renderer.depth(scene)[_SPARSE, _SPARSE])
             arrays['camera'].append((scene.camera.height, scene.camera.pitch, scene.camera.yaw))
             arrays['objects'].append(table)
             arrays['scene_seed'].append(scene.seed)
@@ -250,7 +269,7 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
                 if len(text) > TEXT_BYTES:
                     raise ValueError(f'instruction longer than {TEXT_BYTES} bytes: {text!r}')
                 arrays['instruction'].append(text)
-    types = {'images': np.uint8, 'camera': np.float32, 'objects': np.float32,
+    types = {'images': np.uint8, 'depth': np.float16, 'camera': np.float32, 'objects': np.float32,
              'scene_seed': np.int64, 'goal': np.float32, 'hands': np.float32,
              'height': np.float32, 'view': np.float32, 'instruction': f'S{TEXT_BYTES}'}
     path = _shard_path(folder, number)

@@ -194,7 +194,36 @@ class SceneRenderer:
 
     def render(self, scene: Scene, pose: CameraPose | None = None) -> np.ndarray:
         """Picture (height, width, 3) uint8 RGB of a scene from ``pose`` (default: its camera)."""
-        pose = pose or scene.camera
+        self._place(scene, pose or scene.camera)
+        picture = self._renderer.render().copy()
+        picture[self._beyond(scene)] = 0
+        return picture
+
+    def depth(self, scene: Scene, pose: CameraPose | None = None) -> np.ndarray:
+        """
+        Metres along the optical axis, (height, width) float32, of what :meth:`render` shows.
+
+        NaN outside the field of a narrower camera.
+        """
+        self._place(scene, pose or scene.camera)
+        self._renderer.enable_depth_rendering()
+        metres = self._renderer.render().copy()
+        self._renderer.disable_depth_rendering()
+        metres[self._beyond(scene)] = np.nan
+        return metres
+
+    def _beyond(self, scene: Scene) -> np.ndarray:
+        """Pixels (height, width) that rectification leaves black around a narrower picture."""
+        beyond = np.zeros((self.camera.height, self.camera.width), bool)
+        if scene.view is not None:
+            low, high = (np.round(edge).astype(int) for edge in view_window(self.camera,
+                                                                            scene.view))
+            beyond[:low[1]] = beyond[high[1]:] = True
+            beyond[:, :low[0]] = beyond[:, high[0]:] = True
+        return beyond
+
+    def _place(self, scene: Scene, pose: CameraPose) -> None:
+        """Put a scene's surfaces, lights and camera into the renderer."""
         model, data = self._model, self._data
         for i, (centre, rotation, half) in enumerate(room_slabs(scene)):
             model.geom_size[i] = half
@@ -233,14 +262,6 @@ class SceneRenderer:
         view.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         view.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         view.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
-        picture = self._renderer.render().copy()
-        if scene.view is not None:
-            # What rectification leaves black around the picture of a narrower camera.
-            low, high = (np.round(edge).astype(int) for edge in view_window(self.camera,
-                                                                            scene.view))
-            picture[:low[1]] = picture[high[1]:] = 0
-            picture[:, :low[0]] = picture[:, high[0]:] = 0
-        return picture
 
     def _place_boxes(self, boxes: tuple[Box, ...]) -> None:
         """Furniture into its pool of geoms; the rest of the pool is not drawn."""

@@ -99,8 +99,8 @@ class Baselines:
     def _retrieve(self, question: Question, seed: int) -> HumanMotion:
         if self._retrieval is None:
             self._retrieval = Retrieval(self._train)
-        pixels, ids, mask, _ = self._prompt(question)
-        image = self._reasoner.image_features(pixels)[0].numpy()
+        pixels, ids, mask, camera = self._prompt(question)
+        image = self._reasoner.image_features(pixels, camera)[0].numpy()
         episode = self._retrieval.nearest(image, ids[mask.bool()].numpy())
         return as_motion(self._train.episodes.motion_features(episode))
 

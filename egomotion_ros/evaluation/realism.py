@@ -54,8 +54,9 @@ LEAST = 3
 #: Figures that are compared, and the ratio the project asks for.
 FIGURES = ('foot slide', 'foot slide of bare feet', 'foot slide of joint heights', 'jerk')
 GOAL = (0.67, 1.5)
-#: A joint of the feet slower than this (m/s) is stood on; so many frames tell how high it is.
-PLANTED, PLANTED_FRAMES = 0.1, 10
+#: A joint of the feet slower than this (m/s) is stood on; so many frames tell how high it is; this
+#: is the most that shoes and a fitted skeleton are taken to raise it (m): above it, it floats.
+PLANTED, PLANTED_FRAMES, SHOES = 0.1, 10, 0.04
 RESAMPLES = 1000
 
 
@@ -163,13 +164,14 @@ def standing(trace: Trace) -> np.ndarray:
     """
     How much higher than the skeleton's the joints of the feet are when this body stands, (4,) m.
 
-    Median over the frames in which a joint moves at less than PLANTED; 0 with fewer than
-    PLANTED_FRAMES of them.
+    Median over the frames in which a joint moves at less than PLANTED, SHOES at the most; 0 with
+    fewer than PLANTED_FRAMES of them.
     """
     speed = np.linalg.norm(np.diff(trace.feet, axis=0), axis=-1) * FPS
     still = speed < PLANTED
-    return np.array([np.median(trace.above[:-1][rows, k]) if rows.sum() >= PLANTED_FRAMES else 0.0
-                     for k, rows in enumerate(still.T)])
+    found = [np.median(trace.above[:-1][rows, k]) if rows.sum() >= PLANTED_FRAMES else 0.0
+             for k, rows in enumerate(still.T)]
+    return np.clip(found, -SHOES, SHOES)
 
 
 def windows(trace: Trace) -> list[Window]:

@@ -92,7 +92,8 @@ def load_model(folder: Path, kind: str | None = None) -> nn.Module:
     """
     Read a checkpoint folder into a model in evaluation mode.
 
-    Raises ValueError when a file is missing, corrupt, of another ``kind`` or of other sizes.
+    Grounding heads that an earlier reasoner lacks are as good as new: nothing but training reads
+    them.  ValueError when a file is missing, corrupt, of another ``kind`` or of other sizes.
     """
     folder = Path(folder)
     try:
@@ -104,7 +105,9 @@ def load_model(folder: Path, kind: str | None = None) -> nn.Module:
         raise ValueError(f'{folder}: holds a {found}, expected a {kind}')
     model = build(found, settings)
     try:
-        model.load_state_dict(load_tensors(folder / 'model.safetensors'))
+        fresh = {name: value for name, value in model.state_dict().items()
+                 if found == 'reasoner' and name.startswith('grounding.')}
+        model.load_state_dict({**fresh, **load_tensors(folder / 'model.safetensors')})
     except RuntimeError as error:
         raise ValueError(f'{folder}: weights do not fit config.json: {error}') from error
     return model.eval()

@@ -28,11 +28,13 @@ class Family(nn.Module):
     ``size`` is the side of the picture in pixels, ``grid`` image tokens on a side, ``deep`` how
     many further features (DeepStack) every image token carries; ``bidirectional`` whether the
     rows of a prompt see each other in both directions; ``own_rows`` whether the primitives have
-    rows in the text embedding (the default) rather than a table of their own.
+    rows in the text embedding (the default) rather than a table of their own; ``sees_camera``
+    whether the image tokens depend on the camera's pose (the default) or its token alone tells it.
     """
 
     bidirectional = True
     own_rows = True
+    sees_camera = True
     deep = 0
 
     def __init__(self, config: Any, image_size: int) -> None:
@@ -59,9 +61,13 @@ class Family(nn.Module):
         """The decoder: ``layers``, ``norm``, ``rotary_emb``."""
         return vlm.model.language_model
 
-    def features(self, vlm: nn.Module, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, size, size) -> image tokens (B, grid ** 2, (1 + deep) * D)."""
-        features = vlm.get_image_features(pixels)
+    def features(self, vlm: nn.Module, pixels: Tensor, camera: Tensor | None) -> Tensor:
+        """
+        Pixels (B, 3, size, size) -> image tokens (B, grid ** 2, (1 + deep) * D).
+
+        ``camera`` (B, 3) height m, pitch rad, yaw rad: for families that look at it.
+        """
+        features = vlm.get_image_features(pixels, *((camera,) if self.sees_camera else ()))
         return features if isinstance(features, Tensor) else features.pooler_output
 
     def positions(self, rows: int) -> Tensor:
@@ -73,6 +79,7 @@ class PaliGemma(Family):
     """SigLIP and Gemma or Gemma 2; the prompt is read in both directions, as it was trained."""
 
     own_rows = False
+    sees_camera = False
 
     @staticmethod
     def own_size(config: Any) -> int:
@@ -93,6 +100,7 @@ class SmolVlm(Family):
 
     bidirectional = False
     own_rows = False
+    sees_camera = False
 
     @staticmethod
     def own_size(config: Any) -> int:
@@ -112,7 +120,7 @@ class SmolVlm(Family):
         """The Llama decoder."""
         return vlm.model.text_model
 
-    def features(self, vlm: nn.Module, pixels: Tensor) -> Tensor:
+    def features(self, vlm: nn.Module, pixels: Tensor, camera: Tensor | None) -> Tensor:
         """Encode one whole picture: every position of the tower's own grid is used, in order."""
         vision = vlm.model.vision_model
         table = vision.embeddings.position_embedding.weight
@@ -131,6 +139,7 @@ class Qwen3Vl(Family):
 
     bidirectional = False
     own_rows = False
+    sees_camera = False
 
     def __init__(self, config: Any, image_size: int) -> None:
         """Compute the constants of the fixed grid."""
@@ -188,7 +197,7 @@ class Qwen3Vl(Family):
         low = at.floor().long().clamp(max=learned - 1)
         return low, (low + 1).clamp(max=learned - 1), at - low
 
-    def features(self, vlm: nn.Module, pixels: Tensor) -> Tensor:
+    def features(self, vlm: nn.Module, pixels: Tensor, camera: Tensor | None) -> Tensor:
         """Encode one picture; token rows carry their DeepStack features behind their own."""
         visual = vlm.model.visual
         batch, colours, m, p = len(pixels), pixels.shape[1], self.merge, self.patch

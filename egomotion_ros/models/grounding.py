@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+#: Depths that an image token tells, on a side of its patch.
+DEPTHS = 4
+
 
 @dataclass
 class Grounding:
@@ -24,7 +27,8 @@ class Grounding:
     (S, N, 2) of the object's centre in its patch (0..1), ``log_distance`` (S, N) for each image
     token of each picture; ``patch`` (B, N) logits of the target's patch, ``goal`` (B, 4) x, y (m)
     and sin, cos of the final heading in the start frame, ``bearing`` (B, 2) sin, cos of the
-    target, ``target_log_distance`` (B,) for each question.  Of models with ``hands``:
+    target, ``target_log_distance`` (B,) for each question; ``depth`` (S, N, DEPTHS ** 2) logarithm
+    of the depth (m) of the cells of each token's patch, row by row.  Of models with ``hands``:
     ``height`` (S, N) of the object's centre (m) and ``hands`` (B, 2, 3) targets of the left and
     the right hand in the start frame (m).
     """
@@ -38,6 +42,7 @@ class Grounding:
     goal: Tensor
     bearing: Tensor
     target_log_distance: Tensor
+    depth: Tensor
     height: Tensor | None = None
     hands: Tensor | None = None
 
@@ -49,6 +54,7 @@ class GroundingHeads(nn.Module):
         super().__init__()
         self.sizes = (1, colours, shapes, 2, 1)
         self.objects = nn.Linear(width, sum(self.sizes))
+        self.depth = nn.Linear(width, DEPTHS ** 2)
         self.patch = nn.Linear(width, 1)
         self.target = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 7))
         self.height = nn.Linear(width, 1) if hands else None
@@ -71,5 +77,5 @@ class GroundingHeads(nn.Module):
         return Grounding(
             objectness[..., 0], colour, shape, offset, distance[..., 0],
             self.patch(states[:, :features.shape[1]]).float()[..., 0],
-            target[:, :4], target[:, 4:6], target[:, 6],
+            target[:, :4], target[:, 4:6], target[:, 6], self.depth(features).float(),
             height, hands)

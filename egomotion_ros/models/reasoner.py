@@ -179,12 +179,13 @@ class Reasoner(nn.Module):
         shape, ``camera`` (B, 3) height m, pitch rad, yaw rad.  Returns embeddings (B, P, D), or
         (B, P, (1 + deep) D) where the family has further features, and mask (B, P).
         """
-        return self.embed_prompt(self.image_features(pixels), text, text_mask, camera)
+        return self.embed_prompt(self.image_features(pixels, camera), text, text_mask, camera)
 
-    def image_features(self, pixels: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, camera: Tensor | None = None) -> Tensor:
         """
         Image tokens (B, N, (1 + deep) D) of the vision part; pictures (B, 3, S, S) in [-1, 1].
 
+        ``camera`` (B, 3) height m, pitch rad, yaw rad; families that do not look at it do without.
         Pictures smaller than the vision part's are enlarged (bilinear); ValueError for larger.
         """
         size = self.family.size
@@ -194,7 +195,7 @@ class Reasoner(nn.Module):
             pixels = F.interpolate(pixels, (size, size), mode='bilinear', align_corners=False)
         if self.config.image_mean is not None or self.config.image_std is not None:
             pixels = pixels * self.pixel_gain + self.pixel_lift
-        return self.family.features(self.vlm, pixels.to(self.base_head.weight.dtype))
+        return self.family.features(self.vlm, pixels.to(self.base_head.weight.dtype), camera)
 
     def embed_prompt(self, features: Tensor, text: Tensor, text_mask: Tensor,
                      camera: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,8 +254,8 @@ class Reasoner(nn.Module):
         ``text_tokens``, without padding that all share; nothing but the count of rows changes.
         The output carries the answers of the grounding heads.  W may be 0: the prompt alone.
         """
-        features = self.image_features(pixels)
-        questions = len(text) // len(features)
+        questions = len(text) // len(pixels)
+        features = self.image_features(pixels, camera[::questions])
         tokens, mask = self.embed_prompt(features.repeat_interleave(questions, dim=0), text,
                                          text_mask, camera)
         out = self.teach(tokens, mask, base)

@@ -10,6 +10,7 @@ convolutional stem grounds objects where a plain vision transformer of this size
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,15 +28,28 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class EgoVlmConfig(PreTrainedConfig):
-    """Sizes: ``image_size`` in pixels, ``stem`` channel widths, ``text_config`` for Llama."""
+    """
+    Sizes of the model.
+
+    ``image_size`` in pixels and ``hfov`` (rad) of the square pictures, ``stem`` channel widths of
+    its stages and ``stem_blocks`` residual blocks of each (default: none in the first, which sees
+    most pixels and needs least depth, then one), ``text_config`` for Llama.
+    """
 
     model_type = 'egomotion_vlm'
     sub_configs = {'text_config': LlamaConfig}
 
-    def __init__(self, image_size: int = 128, stem: tuple[int, ...] = (32, 64, 96, 160),
+    def __init__(self, image_size: int = 128, hfov: float = math.radians(80.0),
+                 stem: tuple[int, ...] = (32, 64, 96, 160),
+                 stem_blocks: tuple[int, ...] | None = None,
                  text_config: dict[str, Any] | LlamaConfig | None = None, **kwargs: Any) -> None:
-        self.image_size = image_size
+        self.image_size, self.hfov = image_size, hfov
         self.stem = list(stem)
+        self.stem_blocks = [0] + [1] * (len(self.stem) - 1) if stem_blocks is None else list(
+            stem_blocks)
+        if len(self.stem_blocks) != len(self.stem):
+            raise ValueError(f'stem_blocks {self.stem_blocks}: the stem has {len(self.stem)} '
+                             'stages')
         if not isinstance(text_config, LlamaConfig):
             text_config = LlamaConfig(**(text_config or {}))
         self.text_config = text_config
@@ -62,29 +76,87 @@ class ConvResidual(nn.Module):
         return x + self.second(F.silu(self.norm(self.first(F.silu(x)))))
 
 
-class ConvStem(nn.Module):
-    """Pixels (B, 3, S, S) in [-1, 1] -> image tokens (B, N, width), row by row."""
+class Rays(nn.Module):
+    """
+    Where the cells of a picture look, and where those looks meet the floor.
 
-    def __init__(self, widths: list[int], image_size: int, out: int) -> None:
+    Six planes from the camera's pose: a cell's ray in the start frame (forward, left, up), how
+    high the camera is, the inverse of the depth (1/m) at which the ray meets the floor (0: never)
+    and the logarithm of that depth, taken as 10 m at the most.
+    """
+
+    planes = 6
+
+    def __init__(self, cells: int, hfov: float) -> None:
         super().__init__()
-        stages: list[nn.Module] = []
-        inward = 5
-        for n, width in enumerate(widths):
-            stages += [nn.Conv2d(inward, width, 3, stride=2, padding=1), nn.GroupNorm(8, width)]
-            # The first stages see most pixels and need least depth.
-            stages += [nn.SiLU()] if n == 0 else [ConvResidual(width)]
+        line = (torch.arange(cells) + 0.5) / cells * 2 - 1
+        down, right = torch.meshgrid(line, line, indexing='ij')
+        grid = math.tan(0.5 * hfov) * torch.stack([right, down])
+        self.register_buffer('grid', grid, persistent=False)
+        self.register_buffer('scale', (grid.square().sum(0) + 1).rsqrt(), persistent=False)
+
+    def forward(self, camera: Tensor) -> Tensor:
+        """Planes (B, 6, cells, cells) of cameras (B, 3): height m, pitch rad (down), yaw rad."""
+        height, pitch, yaw = (part[..., None] for part in camera.split(1, dim=-1))
+        right, down = self.grid[0], self.grid[1]
+        ahead = pitch.cos() - pitch.sin() * down
+        up = -pitch.sin() - pitch.cos() * down
+        forward = yaw.cos() * ahead + yaw.sin() * right
+        left = yaw.sin() * ahead - yaw.cos() * right
+        inverse = (-up / height.clamp(min=0.1)).clamp(min=0.0)
+        far = -inverse.clamp(min=0.1).log()
+        return torch.stack([forward * self.scale, left * self.scale, up * self.scale,
+                            (2.0 * (height - 1.5)).expand_as(up), inverse, far], dim=1)
+
+
+class ConvStage(nn.Module):
+    """Half the cells: a convolution, the rays of what is left, residual blocks."""
+
+    def __init__(self, inward: int, width: int, blocks: int, cells: int, hfov: float) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(inward, width, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(8, width)
+        self.rays = Rays(cells, hfov)
+        self.geometry = nn.Conv2d(Rays.planes, width, 1)
+        self.blocks = nn.ModuleList(ConvResidual(width) for _ in range(blocks))
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:
+        """Apply the stage to (B, C, H, W) of cameras (B, 3)."""
+        x = self.norm(self.reduce(x)) + self.geometry(self.rays(camera).to(x.dtype))
+        for block in self.blocks:
+            x = block(x)
+        return x if self.blocks else F.silu(x)
+
+
+class ConvStem(nn.Module):
+    """
+    Pixels (B, 3, S, S) in [-1, 1] -> image tokens (B, N, width), row by row.
+
+    How far away something is follows from where it stands on the floor, and that from how the
+    camera is held: every stage is shown the rays of its cells.  With the camera's pose among the
+    words alone, distances had to be worked out by the few layers that also read the sentence.
+    """
+
+    def __init__(self, config: EgoVlmConfig) -> None:
+        super().__init__()
+        inward, stages = 5, []
+        for n, (width, blocks) in enumerate(zip(config.stem, config.stem_blocks, strict=True)):
+            stages.append(ConvStage(inward, width, blocks, config.image_size >> (n + 1),
+                                    config.hfov))
             inward = width
-        self.stages = nn.Sequential(*stages)
-        self.out = nn.Linear(inward, out)
+        self.stages = nn.ModuleList(stages)
+        self.out = nn.Linear(inward, config.text_config.hidden_size)
         # Where a pixel is decides what it means for a motion: two coordinate planes come along.
-        line = torch.linspace(-1, 1, image_size)
+        line = torch.linspace(-1, 1, config.image_size)
         grid = torch.stack(torch.meshgrid(line, line, indexing='ij'))
         self.register_buffer('grid', grid[None], persistent=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pixels."""
+    def forward(self, pixels: Tensor, camera: Tensor) -> Tensor:
+        """Encode pixels seen by cameras (B, 3): height m, pitch rad, yaw rad."""
         x = torch.cat([pixels, self.grid.expand(pixels.shape[0], -1, -1, -1)], dim=1)
-        return self.out(self.stages(x).flatten(2).transpose(1, 2))
+        for stage in self.stages:
+            x = stage(x, camera)
+        return self.out(x.flatten(2).transpose(1, 2))
 
 
 class EgoVlmModel(nn.Module):
@@ -92,8 +164,7 @@ class EgoVlmModel(nn.Module):
 
     def __init__(self, config: EgoVlmConfig) -> None:
         super().__init__()
-        self.vision_tower = ConvStem(config.stem, config.image_size,
-                                     config.text_config.hidden_size)
+        self.vision_tower = ConvStem(config)
         self.language_model = LlamaModel(config.text_config)
 
 
@@ -130,14 +201,18 @@ class EgoVlmForConditionalGeneration(PreTrainedModel):
         """Replace the token embedding."""
         self.model.language_model.set_input_embeddings(value)
 
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) in [-1, 1] -> image tokens (B, N, width)."""
-        return self.model.vision_tower(pixel_values)
+    def get_image_features(self, pixel_values: Tensor, camera: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] of cameras (B, 3) -> image tokens (B, N, width)."""
+        return self.model.vision_tower(pixel_values, camera)
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor,
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, camera: Tensor,
                 attention_mask: Tensor | None = None, **kwargs: Any) -> CausalLMOutputWithPast:
-        """Logits over the text vocabulary for ``[image tokens, input_ids]``."""
-        embeds = torch.cat([self.get_image_features(pixel_values),
+        """
+        Logits over the text vocabulary for ``[image tokens, input_ids]``.
+
+        ``camera`` (B, 3): height m, pitch rad (down), yaw rad.
+        """
+        embeds = torch.cat([self.get_image_features(pixel_values, camera),
                             self.get_input_embeddings()(input_ids)], dim=1)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)

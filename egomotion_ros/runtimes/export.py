@@ -110,12 +110,16 @@ def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps:
 
     ``steps``, ``guidance``, ``temperature``, ``decoder`` (None: autoregressive where the reasoner
     was trained for it) and ``refinements`` of the parallel one become the bundle's defaults.
-    Raises ValueError, and writes nothing, when the reasoner was not trained for the decoder, a
-    graph fails the lint or parity is below the gate.
+    Raises ValueError, and writes nothing, when the reasoner was not trained for the decoder or
+    is shown the rays of another camera, a graph fails the lint or parity is below the gate.
     """
     if camera.width != camera.height:
         raise ValueError(f'the models take square images, the camera is {camera.width} x '
                          f'{camera.height}')
+    hfov = getattr(models.reasoner.vlm.config, 'hfov', camera.hfov)
+    if abs(hfov - camera.hfov) > 1e-3:
+        raise ValueError(f'the reasoner was made for pictures {hfov:.3f} rad wide, the camera is '
+                         f'{camera.hfov:.3f}')
     defaults = {'decoder': _decoder(models.reasoner, decoder, refinements),
                 'refinements': refinements, 'temperature': temperature}
     graphs = graph_modules(models.reasoner, models.generator, models.autoencoder, camera.width)

@@ -79,17 +79,19 @@ class Vision(Reading):
     """
     One picture -> what is known of its rows; it stands as long as the picture does.
 
+    Families that look at the camera's pose are given it beside the picture: there it stands as
+    long as both do.
     Image tokens (1, N, (1 + deep) D) where the prompt is read both ways.  Where it is read
     causally the picture, which comes first, depends on nothing that follows: its rows go through
     the layers here, and a row of ``features`` is its state and its keys and values.
     """
 
-    inputs = ('image',)
     outputs = ('features',)
 
     def __init__(self, reasoner: Reasoner, image_size: int) -> None:
         super().__init__(reasoner)
         self.image_size = image_size
+        self.inputs = ('image', 'camera') if reasoner.family.sees_camera else ('image',)
         if reasoner.family.bidirectional:
             self.layers = None
 
@@ -98,15 +100,16 @@ class Vision(Reading):
         return self if self.layers is None else super().with_layers(layers)
 
     def example(self) -> tuple[Tensor, ...]:
-        """One grey image."""
-        return (torch.full((1, self.image_size, self.image_size, 3), 128, dtype=torch.uint8),)
+        """One grey image, of a camera as people carry it where its pose counts."""
+        image = torch.full((1, self.image_size, self.image_size, 3), 128, dtype=torch.uint8)
+        return (image, torch.tensor([[1.5, 0.4, 0.0]]))[:len(self.inputs)]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Encode an image (1, h, w, 3)."""
+    def forward(self, image: Tensor, camera: Tensor | None = None) -> Tensor:
+        """Encode an image (1, h, w, 3), seen by a camera (1, 3) where that counts."""
         reasoner = self.reasoner
         # Cast first: TensorRT moves no uint8.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
-        features = reasoner.image_features(pixels)
+        features = reasoner.image_features(pixels, camera)
         if self.layers is not None:
             rows = features.shape[1]
             bias = reasoner.bias(torch.ones(1, rows, dtype=torch.bool), rows)

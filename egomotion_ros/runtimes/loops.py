@@ -60,24 +60,28 @@ class PromptMemory:
     """
     The last prompt and what the runtime read in it: what is the same again is not run again.
 
-    A picture that stands is not seen again; where text and camera pose stand too, the prompt is
-    not read again.  Goes by content, not by stamp: a picture that stands is recognised however it
-    came.  ``pictures`` and ``prompts`` count what was known.  Belongs to one runtime and one
-    pipeline.
+    A picture that stands is not seen again, unless the camera's pose counts and has changed;
+    where text and camera pose stand too, the prompt is not read again.  Goes by content, not by
+    stamp: a picture that stands is recognised however it came.  ``pictures`` and ``prompts`` count
+    what was known.  Belongs to one runtime and one pipeline.
     """
 
     def __init__(self) -> None:
         self.pictures = self.prompts = 0
         self._vision, self._prefill = _Last('vision', 'features'), _Last('prefill', 'cache')
 
-    def run(self, runtime: Runtime, image: np.ndarray,
+    def run(self, runtime: Runtime, seen: Mapping[str, np.ndarray],
             **prompt: np.ndarray) -> dict[str, np.ndarray]:
-        """Run ``vision`` and ``prefill``, or return what they answered to the same prompt."""
-        stands = self._vision.knows(runtime, {'image': image})
+        """
+        Run ``vision`` on what is ``seen`` and ``prefill``, or return their last answers to it.
+
+        ``seen`` holds the image and, where the bundle asks for it, the camera's pose.
+        """
+        stands = self._vision.knows(runtime, seen)
         if stands:
             self.pictures += 1
         else:
-            self._vision.ask(runtime, {'image': image})
+            self._vision.ask(runtime, seen)
         if stands and self._prefill.knows(runtime, prompt):
             self.prompts += 1
         else:
@@ -123,9 +127,12 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
     drawn by the Gumbel-max trick.  With a ``memory``, what it holds of the prompt is not read
     again.
     """
+    pose = camera[None].astype(np.float32)
+    # What counts is what runs: the graph may come from other weights than the bundle's.
+    vision = runtime.specs['vision'].inputs if 'vision' in runtime.specs else ()
+    seen = {'image': image[None]} | {item.name: pose for item in vision if item.name == 'camera'}
     start = (memory or PromptMemory()).run(
-        runtime, image=image[None], text=text[None], text_mask=text_mask[None],
-        camera=camera[None].astype(np.float32))
+        runtime, seen, text=text[None], text_mask=text_mask[None], camera=pose)
     random = random_stream(seed, _REASONER)
     prompt, windows = start['states'].shape[1], bundle.windows
     cache = start['cache']

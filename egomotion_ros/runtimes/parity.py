@@ -106,7 +106,8 @@ def reference_cases(bundle: Bundle, text: TextEncoder, count: int) -> Iterator[C
         noise = random.integers(-6, 7, image.shape)
         image = np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
         ids, mask = _encode(text, _INSTRUCTIONS[n % len(_INSTRUCTIONS)])
-        camera = np.array([random.uniform(1.3, 1.7), random.uniform(0.2, 0.7), 0.0], np.float32)
+        camera = np.array([random.uniform(1.3, 1.7), random.uniform(0.2, 0.7),
+                           random.uniform(-0.2, 0.2)], np.float32)
         yield Case(image, ids, mask, camera)
 
 

@@ -33,6 +33,7 @@ _PLAIN: dict[str, Operator] = {
     'Equal': torch.eq, 'And': torch.logical_and, 'Or': torch.logical_or, 'Not': torch.logical_not,
     'Neg': torch.neg, 'Sqrt': torch.sqrt, 'Exp': torch.exp, 'Sin': torch.sin, 'Cos': torch.cos,
     'Sigmoid': torch.sigmoid, 'Tanh': torch.tanh, 'Erf': torch.erf, 'Reciprocal': torch.reciprocal,
+    'Log': torch.log, 'Clip': lambda x, low=None, high=None: torch.clamp(x, low, high),
 }
 
 

@@ -39,13 +39,20 @@ _HELD_OUT = 400
 
 
 @torch.no_grad()
-def image_rows(reasoner: Reasoner, images: np.ndarray, store: Path, batch: int = 64) -> np.ndarray:
+def image_rows(reasoner: Reasoner, images: np.ndarray, cameras: np.ndarray, store: Path,
+               batch: int = 64) -> np.ndarray:
     """
     Image tokens (S, N, D) float16 of pictures (S, H, W, 3) uint8, kept in the file ``store``.
 
+    ``cameras`` (S, 3) height m, pitch rad, yaw rad.
+
     An existing file is used again when its shape and its first and last row are right.
     """
-    ends = reasoner.image_features(to_pixels(images[np.array([0, len(images) - 1])])).half()
+    def seen(rows: np.ndarray) -> Tensor:
+        return reasoner.image_features(to_pixels(images[rows]),
+                                       torch.from_numpy(np.float32(cameras[rows]))).half()
+
+    ends = seen(np.array([0, len(images) - 1]))
     shape = (len(images), *ends.shape[1:])
     if store.exists():
         rows = np.load(store, mmap_mode='r', allow_pickle=False)
@@ -55,8 +62,8 @@ def image_rows(reasoner: Reasoner, images: np.ndarray, store: Path, batch: int =
     part = store.with_name(f'part-{store.name}')
     rows = np.lib.format.open_memmap(part, 'w+', np.float16, shape)
     for start in tqdm(range(0, len(images), batch), desc='image tokens', mininterval=5):
-        rows[start:start + batch] = reasoner.image_features(
-            to_pixels(images[start:start + batch])).half().numpy()
+        these = np.arange(start, min(start + batch, len(images)))
+        rows[these] = seen(these).numpy()
     rows.flush()
     part.rename(store)
     return np.load(store, mmap_mode='r', allow_pickle=False)
@@ -73,7 +80,7 @@ class Conditions:
         source = ReasonerBatches(episodes, text, None, 1)
         self.ids, self.masks = source.ids, source.mask
         with processes().main_process_first():
-            self.images = image_rows(reasoner, episodes.images, store)
+            self.images = image_rows(reasoner, episodes.images, episodes.camera, store)
 
     @torch.no_grad()
     def rows(self, index: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ def take_lessons(model: Reasoner, source: ReasonerBatches, count: int, seed: int
     for _ in tqdm(range(-(-count // size)), desc='lessons', unit='batch', mininterval=5.0):
         batch = on_device(source.sample(rng, _PICTURES, _QUESTIONS, whole=True),
                           device)
-        features = model.image_features(batch['pixels'])
+        features = model.image_features(batch['pixels'], batch['camera'][::_QUESTIONS])
         tokens, mask = model.embed_prompt(features.repeat_interleave(_QUESTIONS, dim=0),
                                           batch['ids'], batch['mask'], batch['camera'])
         parts.append(_answer(model, tokens, mask))

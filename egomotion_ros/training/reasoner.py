@@ -32,7 +32,7 @@ from egomotion_ros.data.instructions import (
 from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
 from egomotion_ros.models.checkpoints import load_model, start_from
-from egomotion_ros.models.grounding import Grounding
+from egomotion_ros.models.grounding import DEPTHS, Grounding
 from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
@@ -215,6 +215,7 @@ class ReasonerBatches:
         batch = {
             'pixels': to_pixels(episodes.images[scenes]),
             'objects': torch.from_numpy(np.asarray(episodes.objects[scenes], np.float32)),
+            'depth': torch.from_numpy(np.asarray(episodes.depth[scenes], np.float32)),
             'ids': torch.from_numpy(self.ids[rows]), 'mask': torch.from_numpy(self.mask[rows]),
             'camera': torch.from_numpy(np.asarray(episodes.camera[owner], np.float32)),
             'goal': torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)),
@@ -247,6 +248,24 @@ def patch_of(u: Tensor, v: Tensor, patches: int) -> Tensor:
     column = (u / size).long().clamp(0, patches - 1)
     row = (v / size).long().clamp(0, patches - 1)
     return row * patches + column
+
+
+def depth_loss(answer: Tensor, depth: Tensor, patches: int) -> Tensor:
+    """
+    Loss of depths (S, N, DEPTHS ** 2), logarithms, against a map (S, H, W) in metres.
+
+    Cells of a patch are compared with the nearest of the map; NaN (nothing seen) does not count,
+    and what is farther than 12 m is taken as 12 m.  0 for maps of nothing.
+    """
+    cells = patches * DEPTHS
+    where = ((torch.arange(cells, device=depth.device) + 0.5) * depth.shape[-1] / cells).long()
+    wanted = depth[:, where][:, :, where].unflatten(2, (patches, DEPTHS)).unflatten(
+        1, (patches, DEPTHS)).transpose(2, 3).reshape(answer.shape)
+    known = torch.isfinite(wanted)
+    if not known.any():
+        # Sets drawn without depths: still part of the loss, as processes expect of every weight.
+        return 0.0 * answer.sum()
+    return F.smooth_l1_loss(answer[known], wanted[known].clamp(0.1, 12.0).log(), beta=0.1)
 
 
 def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
@@ -283,7 +302,9 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
     reach = F.smooth_l1_loss(answer.goal[definite], pose[definite], beta=0.1)
     loss = (objectness + 0.5 * colour + 0.5 * shape + offset + distance + where
             + 2.0 * direction + 2.0 * far + 4.0 * reach)
-    figures = {}
+    depths = depth_loss(answer.depth, batch['depth'], patches)
+    loss = loss + 2.0 * depths
+    figures = {'depth': depths.item()}
     if answer.hands is not None and 'hands' in batch:
         heights = F.smooth_l1_loss(answer.height[at], batch['height'][visible], beta=0.1)
         loss = loss + heights
@@ -434,7 +455,7 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
     """Figures on held-out scenes: goal read-out, the same blanked and shuffled, code accuracy."""
     rng = np.random.default_rng(1)
     answers: dict[str, list[Tensor]] = {k: [] for k in ('told', 'blank', 'shuffled')}
-    goals, actions, right, gaps = [], [], [], []
+    goals, actions, right, gaps, depths = [], [], [], [], []
     for start in range(0, min(limit, len(source.scenes)), 32):
         scenes = source.scenes[start:start + 32]
         rows = np.concatenate([rng.choice(source.of_scene[s], questions) for s in scenes])
@@ -443,6 +464,8 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
         if 'codes' in batch:
             right.append((out.base.argmax(-1) == batch['codes'][..., 0])[batch['spoken']].float())
         answers['told'].append(out.grounding.goal)
+        if torch.isfinite(batch['depth']).any():
+            depths.append(depth_loss(out.grounding.depth, batch['depth'], source.patches))
         if out.grounding.hands is not None and 'hands' in batch:
             gap = (out.grounding.hands - batch['hands']).norm(dim=-1)
             gaps.append(gap[torch.isfinite(gap)])
@@ -460,6 +483,8 @@ def validate_reasoner(model: Reasoner, source: ReasonerBatches, questions: int,
     if gaps and (gap := torch.cat(gaps)).numel():
         figures |= {'hands_within': (gap < 0.12).float().mean().item(),
                     'hands_metres': gap.median().item()}
+    if depths:
+        figures['depth'] = torch.stack(depths).mean().item()
     if right:
         figures['base_right'] = torch.cat(right).mean().item()
     return figures

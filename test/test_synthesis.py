@@ -105,7 +105,7 @@ def test_feet_stay_on_and_above_the_floor(motions, case):
     assert _slide(feet) < 12.0  # millimetres a frame; recorded walks have 4 to 12
 
 
-def test_toes_of_a_swinging_foot_pass_the_floor_as_high_as_recorded_ones(motions):
+def test_toes_of_a_swinging_foot_clear_the_floor(motions):
     walk = motions[CASES[0][0], tuple(CASES[0][1].items())]
     toes = _joints(walk)[:, list(FOOT_JOINTS[2:])]
     fast = np.linalg.norm(np.diff(toes[..., :2], axis=0), axis=-1) * 30 > 1.5

@@ -27,8 +27,8 @@ _ANKLE_HEIGHT = FOOT_HEIGHTS[0]
 TOE_AHEAD, _TOE_DOWN = float(OFFSETS[10, 2]), float(-OFFSETS[10, 1])
 #: Latest moment at which the body is at rest again (s).
 _LATEST = 4.75
-#: How far the toe joint of a swinging foot is above the floor as it passes it (m): with it, fast
-#: toes are as high as those of recorded walks are above where they stand (5 cm at the median).
+#: How far the toe joint of a swinging foot is at the least above the floor in mid-swing (m).  Of
+#: 0.01, 0.02, 0.03 and 0.04 this made walks slide as recorded ones do (ratio 1.04, before 1.29).
 CLEARANCE = 0.03
 #: Quickest steps (s each), and rotation one step can bring (rad).
 _STEP_TIME, _STEP_TURN = 0.42, np.radians(38)
@@ -220,7 +220,7 @@ def _follow(ankle: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, places: list[
         size = np.clip(root.amplitude[rows].max(initial=0.0), 0.35, 1.0)
         ankle[rows, 2] += size * np.interp(share, grid, stride.lift[side])
         yaw[rows] = yaws[i] + wrap_angle(np.asarray(yaws[i + 1] - yaws[i])) * profile
-        # Toes stay off the floor while they pass it, as high as recorded ones.
+        # Toes stay off the floor while they pass it.
         toe = ankle[rows, 2] - toe_drop(pitch[rows])
         least = FOOT_HEIGHTS[2] + CLEARANCE * np.sin(np.pi * share)
         ankle[rows, 2] += np.maximum(least - toe, 0.0)

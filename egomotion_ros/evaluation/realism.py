@@ -12,8 +12,8 @@ motions and whole performances, because the windows of one are not independent.
 
 Foot slide is UniEgoMotion's, with h taken above where a joint is when this body stands on it
 (:func:`standing`): recorded people wear shoes and their skeletons are fitted, so that their joints
-stand up to 4 cm higher than those of a bare skeleton, and a foot that slides there would count
-less than half.  Beside it are stated: h above where the skeleton's joint is in flat standing
+stand one or two centimetres higher than those of a bare skeleton, and their sliding would count
+two thirds.  Beside it are stated: h above where the skeleton's joint is in flat standing
 (of bare feet); and h the height of the joint itself, as the formula stands in the protocol,
 where an ankle that stands at 0.085 m is above H and never counts.
 

@@ -136,7 +136,7 @@ def test_stretched_clips_cover_the_asked_way(clips):
     too_long = Clip('bend', np.repeat(run.root, 8, 0), np.repeat(run.rotations, 8, 0),
                     np.repeat(run.contacts, 8, 0), -1, 'x', 'train')
     with pytest.raises(ValueError, match='does not fit'):
-        synthesise_clip(too_long, None, np.random.default_rng(0))
+        synthesise_clip(too_long, None, (), np.random.default_rng(0))
 
 
 def test_splits_share_recordings_only_where_they_have_none(library, clips):

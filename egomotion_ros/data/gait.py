@@ -1,7 +1,7 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Building blocks cut from real motion capture: walking strides, standing poses, gestures.
+Building blocks cut from real motion capture: strides, standing poses and unrest, gestures.
 
 :class:`GaitLibrary` holds what :mod:`egomotion_ros.data.synthesis` composes new motions of.
 Strides are found by the fore-aft distance of the two ankles, which peaks at every heel strike;
@@ -31,6 +31,7 @@ from egomotion_ros.body.rotations import (
 from egomotion_ros.body.skeleton import MIRROR, REST_PELVIS_HEIGHT
 from egomotion_ros.data.clips import Clip, extract_clips
 from egomotion_ros.data.library import MotionLibrary
+from egomotion_ros.data.unrest import Unrest, extract_unrest
 from egomotion_ros.types import HumanMotion
 
 #: Samples of one stride, left heel strike to left heel strike.
@@ -98,6 +99,7 @@ class GaitLibrary:
     postures: tuple[Posture, ...]
     gestures: tuple[Gesture, ...]
     clips: tuple[Clip, ...] = ()
+    unrest: tuple[Unrest, ...] = ()
 
     def of(self, split: str) -> GaitLibrary:
         """
@@ -109,7 +111,8 @@ class GaitLibrary:
         part = GaitLibrary(*(tuple(b for b in blocks if b.split == split)
                              for blocks in (self.strides, self.postures, self.gestures)),
                            tuple(c for c in self.clips
-                                 if c.split == split or c.action not in own))
+                                 if c.split == split or c.action not in own),
+                           tuple(b for b in self.unrest if b.split == split))
         if not part.strides or not part.postures:
             raise ValueError(f'split {split!r} of the motion library has {len(part.strides)} '
                              f'walking strides and {len(part.postures)} standing poses; both '
@@ -119,17 +122,19 @@ class GaitLibrary:
     @classmethod
     def cut(cls, library: MotionLibrary) -> GaitLibrary:
         """Cut all blocks of a motion library; strides of walks only, gestures of signals only."""
-        strides, postures, gestures, clips = [], [], [], []
+        strides, postures, gestures, clips, unrest = [], [], [], [], []
         for take in library.takes():
             origin = (take.motion, take.performance, take.split)
             if take.action == 'walk':
                 strides += extract_strides(*origin)
             if take.action not in ('climb', 'dance'):
                 postures += extract_postures(*origin)
+                unrest += extract_unrest(*origin)
             if any(word in take.label for word in ('signal', 'traffic', 'wave')):
                 gestures += extract_gestures(*origin)
             clips += extract_clips(take)
-        return cls(tuple(strides), tuple(postures), tuple(gestures), tuple(clips))
+        return cls(tuple(strides), tuple(postures), tuple(gestures), tuple(clips),
+                   tuple(unrest))
 
     def save(self, path: str | Path) -> None:
         """Write all blocks into one ``.npz`` of plain arrays."""
@@ -158,7 +163,8 @@ class GaitLibrary:
 
 
 #: Kinds of blocks by the name of the field that holds them.
-_KINDS = {'strides': Stride, 'postures': Posture, 'gestures': Gesture, 'clips': Clip}
+_KINDS = {'strides': Stride, 'postures': Posture, 'gestures': Gesture, 'clips': Clip,
+          'unrest': Unrest}
 
 
 def extract_strides(motion: HumanMotion, performance: str, split: str,

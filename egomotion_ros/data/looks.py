@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import features_to_motion, heading
@@ -27,6 +28,8 @@ from egomotion_ros.types import CameraPose, HumanMotion, PlanarPose
 SHARE = 0.25
 #: What a radian of turning counts, in metres of way, in what "the middle" means.
 LEVER = 0.5
+#: Standard deviation (frames) of the smoothing that takes the sway of standing out of a way.
+SWAY = 5.0
 _HEAD = JOINT_INDEX['head']
 _COLUMN = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
 
@@ -72,9 +75,15 @@ def look_on_the_way(scene: Scene, bank: MotionBank) -> Look | None:
 
 
 def middle_of_approach(motion: HumanMotion) -> int:
-    """Frame at which half of the way is behind the pelvis, turns counted at LEVER m/rad."""
-    way = np.linalg.norm(np.diff(motion.root_position[:, :2], axis=0), axis=1)
-    turns = np.abs(wrap_angle(np.diff(np.asarray(heading(motion.rotations[:, 0])))))
+    """
+    Frame at which half of the way is behind the pelvis, turns counted at LEVER m/rad.
+
+    The way is smoothed: a body that stands sways, and gets nowhere by it.
+    """
+    yaw = np.unwrap(np.asarray(heading(motion.rotations[:, 0])))
+    path = gaussian_filter1d(np.column_stack([motion.root_position[:, :2], yaw]), SWAY, axis=0)
+    way = np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1)
+    turns = np.abs(np.diff(path[:, 2]))
     done = np.cumsum(way + LEVER * turns)
     return int(np.searchsorted(done, 0.5 * done[-1])) + 1
 

@@ -97,14 +97,14 @@ def synthesise(action: str, params: dict[str, float | str], rng: np.random.Gener
     posture = choose_posture(stride, blocks, rng)
     if action in CLIP_ACTIONS:
         clip = choose_clip(blocks.clips, action, params, rng) if clip is None else clip
-        return synthesise_action(clip, params, posture, rng)
+        return synthesise_action(clip, params, posture, blocks.unrest, rng)
     if action in ('stand_still', 'wave'):
         root = standing_plan(stride, rng)
     else:
         root = plan_root(_loosened(goal, action, rng), stride, rng,
                          straight=action not in ('walk_to', 'stop_at'))
     feet = plan_feet(root, stride, rng)
-    path, rotations = pose_body(root, feet, stride, posture, rng)
+    path, rotations = pose_body(root, feet, stride, posture, blocks, rng)
     if action == 'wave':
         if not blocks.gestures:
             raise ValueError(f'split {split!r} of the motion library has no waving hand')

@@ -12,6 +12,7 @@ from egomotion_ros.body.rotations import axis_angle_to_matrix, interpolate, yaw_
 from egomotion_ros.body.skeleton import FOOT_HEIGHTS, LEG_LENGTH, REST_PELVIS_HEIGHT
 from egomotion_ros.data.gait import SAMPLES, GaitLibrary, Posture, Stride, mean_posture
 from egomotion_ros.data.synthesis_steps import FRAMES, FeetPlan, RootPlan
+from egomotion_ros.data.unrest import Unrest, chain
 
 
 def choose_posture(stride: Stride, blocks: GaitLibrary, rng: np.random.Generator) -> Posture:
@@ -39,15 +40,26 @@ def smooth_noise(rng: np.random.Generator, columns: int, smooth: float) -> np.nd
     return raw[pad:pad + FRAMES] * np.sqrt(2 * np.sqrt(np.pi) * smooth)
 
 
-def unrest(rotations: np.ndarray, rng: np.random.Generator) -> None:
-    """Breathing and balance, in place, on (FRAMES, 22, 3, 3): a quiet body is never frozen."""
+def unrest(rotations: np.ndarray, rng: np.random.Generator,
+           recorded: tuple[Unrest, ...]) -> np.ndarray:
+    """
+    Breathing and balance, in place, on (FRAMES, 22, 3, 3): a quiet body is never frozen.
+
+    Slow noise of the trunk and the arms, and what is ``recorded``; returns the sway (FRAMES, 3)
+    of the pelvis that belongs to it, forward, left and up, 0 in the first frame (m).
+    """
     noise = smooth_noise(rng, 3 * 9, 14.0).reshape(FRAMES, 9, 3) * np.radians(0.6)
     upper = [3, 6, 9, 12, 15, 16, 17, 18, 19]
     rotations[:, upper] = rotations[:, upper] @ axis_angle_to_matrix(noise)
+    # A generator of its own: what else is drawn does not depend on what was recorded.
+    turns, sway = chain(recorded, FRAMES, rng.spawn(1)[0])
+    turns[:, 0] -= turns[:1, 0]
+    rotations[:] = rotations @ axis_angle_to_matrix(turns)
+    return sway - sway[:1]
 
 
 def pose_body(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+              blocks: GaitLibrary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Pelvis path (T, 3) and rotations (T, 22, 3, 3) before the feet are pinned."""
     phase = (root.clock % 1.0) * SAMPLES
     left = phase.astype(int) % SAMPLES
@@ -55,7 +67,7 @@ def pose_body(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
     mix = (phase - phase.astype(int))[:, None]
     walking = interpolate(stride.rotations[left], stride.rotations[right], mix)
     rotations = interpolate(posture.rotations[None], walking, root.amplitude[:, None])
-    unrest(rotations, rng)
+    wavering = unrest(rotations, rng, blocks.unrest)
     turn = yaw_matrix(root.yaw)
     rotations[:, 0] = turn @ rotations[:, 0]
     sway = stride.sway[left] * (1 - mix) + stride.sway[right] * mix
@@ -66,4 +78,5 @@ def pose_body(root: RootPlan, feet: FeetPlan, stride: Stride, posture: Posture,
                                                              )[..., 0]
     moving = REST_PELVIS_HEIGHT + sway[:, 2]
     path[:, 2] = standing + root.amplitude * (moving - standing)
+    path += (turn @ wavering[..., None])[..., 0]
     return path, rotations

@@ -33,6 +33,7 @@ from egomotion_ros.data.synthesis_steps import (
     planted,
     toe_drop,
 )
+from egomotion_ros.data.unrest import Unrest
 from egomotion_ros.types import FPS, HumanMotion
 
 _ANKLES, _TOES = (7, 8), (10, 11)
@@ -76,8 +77,13 @@ def stretched(clip: Clip, distance: float) -> Clip:
                 clip.split)
 
 
-def synthesise_clip(clip: Clip, posture: Posture, rng: np.random.Generator) -> HumanMotion:
-    """Motion of FRAMES frames in the start frame that plays a clip from rest to rest."""
+def synthesise_clip(clip: Clip, posture: Posture, recorded: tuple[Unrest, ...],
+                    rng: np.random.Generator) -> HumanMotion:
+    """
+    Motion of FRAMES frames in the start frame that plays a clip from rest to rest.
+
+    Where the body rests it moves as ``recorded`` ones do that stand.
+    """
     time = np.arange(FRAMES) / FPS
     rise, fall = (seconds * rng.uniform(0.9, 1.15) for seconds in _RAMPS[clip.action])
     pace = rng.uniform(0.93, 1.05)
@@ -108,7 +114,7 @@ def synthesise_clip(clip: Clip, posture: Posture, rng: np.random.Generator) -> H
     stand, height, feet_off = _standing(posture, rng)
 
     standing = np.broadcast_to(stand, turns.shape).copy()
-    unrest(standing, rng)
+    sway = unrest(standing, rng, recorded)
     early = (time < 0.5 * (begin + end))[:, None, None]
     standing[:, 0] = np.where(early, yaw_matrix(np.asarray(yaw[0])) @ stand[0],
                               yaw_matrix(np.asarray(yaw[-1])) @ stand[0])
@@ -118,6 +124,8 @@ def synthesise_clip(clip: Clip, posture: Posture, rng: np.random.Generator) -> H
     for n, (frame, share) in enumerate(((0, share_in), (-1, share_out))):
         path[:, :2] += (1 - share)[:, None] * (anchors[n] - clip.root[frame, :2])
     path[:, 2] = height + weight * (root[:, 2] - height)
+    ahead = yaw_matrix(np.where(early[:, 0, 0], yaw[0], yaw[-1]))
+    path += (1 - weight)[:, None] * (ahead @ sway[..., None])[..., 0]
     feet = _feet(path, rotations, stances)
     path = lower_to_reach(path, rotations, feet)
     rotations = _free_soles(path, rotations, pin_legs(path, rotations, feet), stances)
@@ -150,17 +158,17 @@ def choose_clip(clips: tuple[Clip, ...], action: str, params: dict[str, float | 
 
 
 def synthesise_action(clip: Clip, params: dict[str, float | str], posture: Posture,
-                      rng: np.random.Generator) -> HumanMotion:
+                      recorded: tuple[Unrest, ...], rng: np.random.Generator) -> HumanMotion:
     """As :func:`synthesise_clip`; runs are led over the asked ``distance`` (m)."""
     if clip.action != 'run_forward':
-        return synthesise_clip(clip, posture, rng)
+        return synthesise_clip(clip, posture, recorded, rng)
     distance = float(params['distance']) + rng.normal(0, 0.02)
     state = rng.bit_generator.state
-    motion = synthesise_clip(stretched(clip, distance), posture, rng)
+    motion = synthesise_clip(stretched(clip, distance), posture, recorded, rng)
     # Where one stands before and after a clip adds to its way or takes from it.
     rng.bit_generator.state = state
     ended = motion.root_position[-1, 0]
-    return synthesise_clip(stretched(clip, distance * distance / ended), posture, rng)
+    return synthesise_clip(stretched(clip, distance * distance / ended), posture, recorded, rng)
 
 
 def _standing(posture: Posture, rng: np.random.Generator

@@ -119,7 +119,7 @@ def synthesise_reach(targets: np.ndarray, rng: np.random.Generator, library: Gai
     else:
         root = standing_plan(stride, rng)
     feet = plan_feet(root, stride, rng)
-    path, rotations = pose_body(root, feet, stride, posture, rng)
+    path, rotations = pose_body(root, feet, stride, posture, blocks, rng)
     # Targets are meant in the frame the motion will start in, sway and all.
     start = ground_pose(HumanMotion(path, rotations, np.zeros((FRAMES, 4))))
     targets = targets @ yaw_matrix(np.asarray(start.yaw)).T + [start.x, start.y, 0.0]

@@ -97,6 +97,7 @@ def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
         # The scale of the features belongs to the weights.
         start_from(model, init, kind)
     weight = float(data.get('regulariser', 1e-3))
+    liveliness = float(data.get('liveliness', 0.0))
     held_out = held_out_windows(library, 'val')
 
     def loss(network: nn.Module, rng: np.random.Generator, step: int
@@ -105,7 +106,8 @@ def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
         parts = corpus.sample(rng, config.batch)
         for truth in (part.to(processes().device) for part in parts):
             answer, *_, penalty = network(truth)
-            value, figures = reconstruction_loss(answer, truth, model.scale.std)
+            value, figures = reconstruction_loss(answer, truth, model.scale.std,
+                                                 liveliness)
             total = total + (value + weight * penalty) * len(truth) / config.batch
             figures['penalty'] = penalty.item()
         return total, figures

@@ -31,6 +31,8 @@ from egomotion_ros.types import FPS, WINDOW
 CROP = 96
 #: Weight of the wrists' error (m) beside that of all joints (10): what reaches has to be there.
 HANDS_WEIGHT = 4.0
+#: Frames over which jerk is compared as a mean, and jerk (m/s^3) that is as good as none.
+LIVELY, CALM = 15, 2.0
 
 
 class MotionCorpus:
@@ -78,7 +80,7 @@ class MotionCorpus:
         return batches
 
 
-def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
+def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor, liveliness: float = 0.0
                         ) -> tuple[Tensor, dict[str, float]]:
     """
     Compare features (B, T, 140) as numbers, as bodies, as paths and at the planted feet.
@@ -86,7 +88,7 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
     Numbers: smooth L1 of normalised features.  Bodies: joint positions with the path taken out,
     the wrists once more.
     Paths: integrated root position and heading.  Feet: speed of joints in contact, and jitter of
-    all joints.
+    all joints.  With ``liveliness``, its weight, :func:`stillness` too.
     """
     error = (answer - truth) / std
     numbers = F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
@@ -108,9 +110,30 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor
                       torch.zeros_like(error[..., YAW_RATE.start:VELOCITY.stop]))
     loss = (numbers + 10.0 * bodies + HANDS_WEIGHT * hands + 2.0 * paths + 0.5 * slide + jitter
             + 0.2 * rates)
-    return loss, {'numbers': numbers.item(), 'bodies_mm': 1000 * bodies.item(),
-                  'hands_mm': 1000 * hands.item(),
-                  'paths': paths.item(), 'slide': slide.item(), 'jitter': jitter.item()}
+    figures = {'numbers': numbers.item(), 'bodies_mm': 1000 * bodies.item(),
+               'hands_mm': 1000 * hands.item(),
+               'paths': paths.item(), 'slide': slide.item(), 'jitter': jitter.item()}
+    if liveliness > 0:
+        still = stillness(places, goal)
+        loss, figures['stillness'] = loss + liveliness * still, still.item()
+    return loss, figures
+
+
+def stillness(places: Tensor, true: Tensor) -> Tensor:
+    """
+    How unlike the jerk of joints (B, T, 22, 3) is that of the true ones, whatever its direction.
+
+    Logarithms of mean magnitudes over half a second (LIVELY frames), a mean over joints.  What
+    comparing positions cannot foresee it leaves out, and a decoder then smooths; of this much
+    jerk is asked for all the same, as spectral losses do of a waveform.
+    """
+    powers = []
+    for joints in (places, true):
+        third = joints[:, 3:] - 3 * joints[:, 2:-1] + 3 * joints[:, 1:-2] - joints[:, :-3]
+        jerk = third.norm(dim=-1) * FPS ** 3
+        whole = jerk.shape[1] // LIVELY * LIVELY
+        powers.append((jerk[:, :whole].unflatten(1, (-1, LIVELY)).mean(2) + CALM).log())
+    return (powers[0] - powers[1]).abs().mean()
 
 
 def aligned_error(answer: Tensor, truth: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import shutil
 import tempfile
 from typing import Any
 
+from egomotion_ros.aim import AIM
 from egomotion_ros.types import CameraIntrinsics
 
 #: Version of the bundle format; a reader refuses every other one.
@@ -44,6 +45,8 @@ STAGE_GRAPHS = {
 DECODERS = ('autoregressive', 'parallel')
 #: Files a bundle must hold beside the graphs: role -> file name.
 FILES = {'text': 'text.json', 'weights': 'weights.safetensors'}
+#: Most candidates of a plan: they are drawn one after the other.
+MAX_CANDIDATES = 64
 #: Where the bundle that ships with the package lies.
 DEFAULT_BUNDLE = Path(__file__).parent / 'bundles' / 'default'
 
@@ -80,8 +83,8 @@ class Bundle:
 
     ``camera`` is the canonical camera images must be rectified to; ``codebook`` codes per level,
     ``levels`` residual levels, ``layer`` of the reasoner the states come from; ``text_length``
-    text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance`` and
-    ``temperature`` the defaults of sampling; ``decoder`` one of ``DECODERS``, ``refinements``
+    text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance``,
+    ``candidates`` and ``temperature`` the defaults of sampling; ``decoder`` one of ``DECODERS``, ``refinements``
     further passes of the parallel one; ``manifest`` is the parsed file, for reading only.
     """
 
@@ -102,6 +105,7 @@ class Bundle:
     channels: int
     steps: int
     guidance: float
+    candidates: int
     temperature: float
     graphs: dict[str, GraphSpec]
     text_path: Path
@@ -162,11 +166,19 @@ class Bundle:
             channels=generator.integer('channels', 1, 4096),
             steps=generator.integer('steps', 1, 100),
             guidance=generator.real('guidance', 0.0, 20.0),
+            # Not in manifests of bundles that do not say where a motion ends.
+            candidates=(generator.integer('candidates', 1, MAX_CANDIDATES)
+                        if 'candidates' in generator.data else 1),
             temperature=codes.real('temperature', 0.0, 10.0), graphs=graphs,
             text_path=paths['text'], weights_path=paths['weights'], decoder=decoder,
             refinements=codes.integer('refinements', 0, 100))
         bundle._check_fit()
         return bundle
+
+    @property
+    def aims(self) -> bool:
+        """Whether the states are read for where a motion is to end."""
+        return any(item.name == 'aim' for item in self.graphs['condition'].outputs)
 
     def _check_fit(self) -> None:
         """Raise ValueError when the graphs do not fit each other or the manifest's figures."""
@@ -206,6 +218,11 @@ class Bundle:
         if any(item.name == 'camera' for item in self.graphs['vision'].inputs):
             # Families that look at how the camera is held.
             expected['vision']['camera'] = (1, 3)
+        if self.aims:
+            expected['condition']['aim'] = (1, AIM)
+        elif self.candidates > 1:
+            raise ValueError(f'{self.directory}: {self.candidates} candidates, but nothing that '
+                             'chooses among them: condition gives no aim')
         if PARALLEL_GRAPHS[0] in self.graphs:
             residual = (1, self.windows, self.levels - 1, self.codebook)
             logits = (1, self.windows, self.codebook)

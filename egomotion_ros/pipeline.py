@@ -19,15 +19,16 @@ import uuid
 
 import numpy as np
 
+from egomotion_ros.aim import Aim
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
-from egomotion_ros.bundle import STAGE_GRAPHS, Bundle
+from egomotion_ros.bundle import MAX_CANDIDATES, STAGE_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import PROVEN_BACKENDS, Runtime, open_runtime
 from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
     decode_primitives,
-    sample_latents,
+    sample_candidates,
 )
 from egomotion_ros.text import TextEncoder, clean_instruction
 from egomotion_ros.types import (
@@ -114,9 +115,9 @@ class EgoMotionPipeline:
             decode_primitives(self._runtime, bundle, blank['vision']['image'][0], seed=0, **prompt)
         if 'condition' in blank:
             states, mask = (blank['condition'][name][0] for name in ('states', 'mask'))
-            sample_latents(self._runtime, bundle, states, mask,
-                           np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
-                           bundle.guidance, self._times)
+            sample_candidates(self._runtime, bundle, states, mask,
+                              np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
+                              bundle.guidance, 1, self._times)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """
@@ -146,17 +147,18 @@ class EgoMotionPipeline:
 
     def generate(self, primitives: PrimitivePlan, prefix: HumanMotion | None = None,
                  seed: int | None = None, guidance: float | None = None,
-                 steps: int | None = None) -> HumanMotion:
+                 steps: int | None = None, candidates: int | None = None) -> HumanMotion:
         """
         Turn primitives into ``bundle.frames`` frames of motion in ``odom``, at the robot's scale.
 
         ``prefix`` holds the frames that were executed since the image stamp, in ``odom`` and at
         the robot's scale; its whole windows are kept (in-painting), and the new motion is placed
-        so that it meets the last of them.  ``seed`` defaults to the plan's, ``guidance`` and
-        ``steps`` to the bundle's.
+        so that it meets the last of them.  ``seed`` defaults to the plan's, ``guidance``,
+        ``steps`` and ``candidates`` to the bundle's.  Of several candidates the plausible one
+        that ends nearest to where the states tell is taken (:mod:`egomotion_ros.aim`).
 
         Raises ValueError for primitives of another bundle, a prefix that does not fit, values out
-        of range, or when the motion is not plausible (the caller then holds).
+        of range, or when no candidate is plausible (the caller then holds).
         """
         seed = primitives.seed if seed is None else seed
         guidance = self.bundle.guidance if guidance is None else guidance
@@ -165,14 +167,16 @@ class EgoMotionPipeline:
             raise ValueError(f'guidance must be between 0 and {_MAX_GUIDANCE:g}, got {guidance}')
         if not 1 <= steps <= _MAX_STEPS:
             raise ValueError(f'steps must be between 1 and {_MAX_STEPS}, got {steps}')
+        candidates = self.bundle.candidates if candidates is None else candidates
+        if not 1 <= candidates <= (MAX_CANDIDATES if self.bundle.aims else 1):
+            raise ValueError(f'candidates must be between 1 and {MAX_CANDIDATES}, and 1 for a '
+                             f'bundle that does not say where a motion ends; got {candidates}')
         self.check_primitives(primitives)
         known = self._encode_prefix(prefix)
-        latents = sample_latents(self._runtime, self.bundle, primitives.states,
-                                 primitives.states_mask, known, seed, steps, guidance,
-                                 self._times)
-        features = self._runtime.run('decode_motion', latents=latents[None])['features'][0]
-        features = features[:self.bundle.frames]
-        check_plausible(features, self.bundle.fps)
+        drawn, told = sample_candidates(self._runtime, self.bundle, primitives.states,
+                                        primitives.states_mask, known, seed, steps, guidance,
+                                        candidates, self._times)
+        features = self._choose(drawn, told)
         start = primitives.root
         if prefix is not None:
             start = _meet(features, prefix, max(len(known) * self.bundle.window - 1, 0),
@@ -231,6 +235,24 @@ class EgoMotionPipeline:
                              f'{primitives.states.shape} and {primitives.states_mask.shape}')
         if not np.isfinite(primitives.states).all():
             raise ValueError('the states of the primitives are not finite')
+
+    def _choose(self, drawn: list[np.ndarray], told: np.ndarray | None) -> np.ndarray:
+        """Features (frames, F) of the plausible candidate that ends nearest to the aim."""
+        aim = None if told is None or len(drawn) == 1 else Aim.read(told)
+        best: tuple[float, np.ndarray] | None = None
+        for n, latents in enumerate(drawn):
+            features = self._runtime.run('decode_motion', latents=latents[None])['features'][0]
+            features = features[:self.bundle.frames]
+            try:
+                check_plausible(features, self.bundle.fps)
+            except ValueError:
+                if best is None and n == len(drawn) - 1:
+                    raise
+                continue
+            miss = 0.0 if aim is None else aim.miss(features_to_motion(features))
+            if best is None or miss < best[0]:
+                best = miss, features
+        return best[1]
 
     def _encode_prefix(self, prefix: HumanMotion | None) -> np.ndarray:
         """Latents (K, channels) of the whole windows of a prefix."""

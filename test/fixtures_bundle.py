@@ -50,7 +50,8 @@ def tiny_models(layers: int = 1):
             'num_attention_heads': 2, 'num_key_value_heads': 2, 'vocab_size': 300}},
         layer=layers, codes=32, levels=2, text_tokens=24, text_vocabulary=300)).eval()
     generator = MotionGenerator(GeneratorConfig(
-        channels=8, state_width=32, width=32, heads=2, layers=layers, hidden=64)).eval()
+        channels=8, state_width=32, width=32, heads=2, layers=layers, hidden=64,
+        aims=True)).eval()
     # A fresh generator answers zero; give it something to say.
     torch.nn.init.normal_(generator.outward.weight, std=0.05)
     autoencoder = MotionAutoencoder(AutoencoderConfig(

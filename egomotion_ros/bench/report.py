@@ -80,7 +80,9 @@ def _measure_graphs(settings: Settings, runtime: Runtime, report: dict[str, Any]
         return
     bundle = settings.bundles[0]
     costs = roofline.measure(runtime, bundle, settings.threads, settings.runs)
-    generator = costs.together({'condition': 1, 'step': bundle.steps, 'decode_motion': 1})
+    generator = costs.together({
+        'condition': 1, 'step': bundle.steps * bundle.candidates,
+        'decode_motion': bundle.candidates})
     report['roofline'] = costs.as_dict() | {'generator_share': generator}
     report['memory_mb'] = memory.measure(bundle.directory, settings.threads, runtime.name)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--robot', default='unitree_g1')
     parser.add_argument('--backend', default='onnxruntime')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default 2)')
+    parser.add_argument('--candidates', type=int,
+                        help="motions drawn for a plan (default: the bundle's)")
     parser.add_argument('--scenes', type=int,
                         help='held-out scenes (default 300, with --protocol 500)')
     parser.add_argument('--action', choices=('walk_to', 'turn_to', 'stop_at', 'reach'),
@@ -74,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         pipeline = EgoMotionPipeline.load(args.bundle, args.robot, args.backend, args.threads)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
+    if args.candidates is not None:
+        pipeline.bundle = replace(pipeline.bundle, candidates=args.candidates)
     try:
         baselines = None if args.baselines is None else _baselines(args, pipeline)
         rows, (questions, motions) = _scenes(args, pipeline, baselines, details)
@@ -161,7 +166,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError('--checkpoints goes together with --library or --baselines')
     if args.baselines is not None and args.action not in COMPARED:
         raise ValueError(f'--baselines compares {" and ".join(COMPARED)}, not {args.action}')
-    for name in ('scenes', 'retargeted'):
+    for name in ('scenes', 'retargeted', 'candidates'):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be at least 1, got {value}')

@@ -18,6 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help='folder to write; an earlier bundle there is replaced')
     parser.add_argument('--steps', type=int, default=8, help='default sampling steps')
     parser.add_argument('--guidance', type=float, default=1.0, help='default guidance')
+    parser.add_argument('--candidates', type=int, default=1,
+                        help='motions that are drawn for a plan, of which the one that ends '
+                             'nearest to where the reasoner points is taken (default 1)')
     parser.add_argument('--temperature', type=float, default=0.0,
                         help='of the primitives; 0 takes the likeliest')
     parser.add_argument('--decoder', choices=('autoregressive', 'parallel'),
@@ -36,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ValueError(f'export needs the training packages: {error}') from error
     report = export_bundle(Models.load(args.checkpoints), args.out, CAMERA, steps=args.steps,
-                           guidance=args.guidance, temperature=args.temperature,
-                           decoder=args.decoder, refinements=args.refinements,
+                           guidance=args.guidance, candidates=args.candidates,
+                           temperature=args.temperature, decoder=args.decoder, refinements=args.refinements,
                            references=args.references)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'{args.out}: {size / 1e6:.1f} MB, {report.cases} cases, '

@@ -19,12 +19,18 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from egomotion_ros.aim import AIM
+from egomotion_ros.models.grounding import GroundingHeads
 from egomotion_ros.types import PLAN_WINDOWS
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Sizes of the generator; ``state_width`` and ``channels`` follow reasoner and autoencoder."""
+    """
+    Sizes of the generator; ``state_width`` and ``channels`` follow reasoner and autoencoder.
+
+    ``aims`` whether it reads from the states where a motion is to end.
+    """
 
     channels: int = 48
     windows: int = PLAN_WINDOWS
@@ -33,6 +39,7 @@ class GeneratorConfig:
     heads: int = 6
     layers: int = 6
     hidden: int = 576
+    aims: bool = False
 
 
 class Attention(nn.Module):
@@ -90,6 +97,43 @@ class Block(nn.Module):
         return x + f * self.down(F.silu(gate) * up)
 
 
+class AimHead(nn.Module):
+    """
+    Reading of the state before the first primitive: where the motion is to end.
+
+    The poses are read as stage 1 read them (:meth:`adopt`) and are not trained on: what stage 2
+    would add it would learn by heart.  ``asks`` tells whether a hand is to reach at all.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.windows = config.windows
+        self.inward = nn.Linear(config.state_width, 2 * config.state_width)
+        self.outward = nn.Linear(2 * config.state_width, AIM - 2)
+        self.asks = nn.Linear(config.state_width, 2)
+
+    @torch.no_grad()
+    def adopt(self, heads: GroundingHeads) -> None:
+        """Take over the reasoner's own readings of that state; 0 where it has none of hands."""
+        half = self.inward.out_features // 2
+        self.outward.weight.zero_()
+        self.outward.bias.zero_()
+        for n, (net, rows) in enumerate(((heads.target, slice(0, 4)), (heads.hands, slice(4, 10)))):
+            if net is not None:
+                part, count = slice(n * half, (n + 1) * half), rows.stop - rows.start
+                self.inward.weight[part], self.inward.bias[part] = net[0].weight, net[0].bias
+                self.outward.weight[rows, part] = net[2].weight[:count]
+                self.outward.bias[rows] = net[2].bias[:count]
+        for layer in (self.inward, self.outward):
+            layer.requires_grad_(False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, N, state_width) -> (B, AIM) as in :mod:`egomotion_ros.aim`."""
+        begin = states[:, -self.windows - 1]
+        poses = self.outward(F.silu(self.inward(begin)))
+        return torch.cat([poses, self.asks(begin)], dim=-1)
+
+
 class MotionGenerator(nn.Module):
     """
     Velocity field of the flow over latents (B, 19, channels).
@@ -113,6 +157,7 @@ class MotionGenerator(nn.Module):
         self.outward = nn.Linear(width, config.channels)
         nn.init.zeros_(self.outward.weight)
         nn.init.zeros_(self.outward.bias)
+        self.aim = AimHead(config) if config.aims else None
 
     def condition(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """

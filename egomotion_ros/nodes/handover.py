@@ -112,7 +112,13 @@ class Handover(ABC):
         if task.goal is not None:
             goal, period = task.goal.request, 0.0
             seed, guidance, steps = goal.seed, goal.guidance or guidance, goal.steps or steps
-        request = PlanRequest(task.instruction, seed, guidance or None, steps or None)
+        request = PlanRequest(
+            task.instruction,
+            seed,
+            guidance or None,
+            steps or None,
+            candidates=p['candidates'] or None,
+        )
         now = self._clock.now().nanoseconds
         task.next_plan = now + round(1e9 * period) if period > 0 else None
         self._submit(task, request)

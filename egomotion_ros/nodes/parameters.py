@@ -238,6 +238,14 @@ SPECS: tuple[Spec, ...] = (
     ),
     Spec('steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, 200), live=True),
     Spec(
+        'candidates',
+        0,
+        'motions drawn for a plan, of which the one that ends nearest to where the reasoner points '
+        'is taken; 0: the default of the bundle',
+        span=(0, 64),
+        live=True,
+    ),
+    Spec(
         'output_enabled',
         True,
         'false: motion goes to robot_motion_preview only, nothing may '

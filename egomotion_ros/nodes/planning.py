@@ -46,6 +46,7 @@ class PlanRequest:
     plan_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: float = field(default_factory=time.monotonic)
+    candidates: int | None = None
 
     @property
     def drawn_seed(self) -> int:
@@ -246,7 +247,12 @@ class PlanWorker:
         stage('generate', primitives)
         start = self._start_of(primitives.stamp, view.measured)
         human = self._pipeline.generate(
-            primitives, start.prefix, primitives.seed, request.guidance, request.steps
+            primitives,
+            start.prefix,
+            primitives.seed,
+            request.guidance,
+            request.steps,
+            request.candidates,
         )
         stage('retarget', primitives)
 

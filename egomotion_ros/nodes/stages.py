@@ -126,6 +126,7 @@ class GenerateController(Controller):
                     p['steps'] or None,
                     plan,
                     plan.plan_id,
+                    candidates=p['candidates'] or None,
                 ),
             )
 

@@ -102,13 +102,13 @@ def _taught(reasoner: Reasoner, folder: Path) -> Reasoner:
 
 
 def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps: int = 8,
-                  guidance: float = 1.0, temperature: float = 0.0, decoder: str | None = None,
-                  refinements: int = 0, references: int = 16,
+                  guidance: float = 1.0, candidates: int = 1, temperature: float = 0.0,
+                  decoder: str | None = None, refinements: int = 0, references: int = 16,
                   progress: bool = True) -> ParityReport:
     """
     Write the bundle ``out`` and return how closely it follows torch.
 
-    ``steps``, ``guidance``, ``temperature``, ``decoder`` (None: autoregressive where the reasoner
+    ``steps``, ``guidance``, ``candidates``, ``temperature``, ``decoder`` (None: autoregressive where the reasoner
     was trained for it) and ``refinements`` of the parallel one become the bundle's defaults.
     Raises ValueError, and writes nothing, when the reasoner was not trained for the decoder or
     is shown the rays of another camera, a graph fails the lint or parity is below the gate.
@@ -127,7 +127,8 @@ def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps:
         # Compared below with the models as they are, not with the form that is written.
         write_graphs(lean_graphs(graphs), folder, progress)
         models.text.save(folder / FILES['text'])
-        manifest = _manifest(models, graphs, folder, camera, steps, guidance, defaults)
+        manifest = _manifest(models, graphs, folder, camera, defaults,
+                             {'steps': steps, 'guidance': guidance, 'candidates': candidates})
         write_manifest(folder, manifest)
         bundle = Bundle.open(folder)
         exported, reference = OrtRuntime(bundle.graphs), TorchRuntime(graphs)
@@ -203,8 +204,8 @@ def _divide(graph: ir.Graph) -> None:
 
 
 def _manifest(models: Models, graphs: Mapping[str, Graph], folder: Path,
-              camera: CameraIntrinsics, steps: int, guidance: float,
-              decoding: dict[str, Any]) -> dict[str, Any]:
+              camera: CameraIntrinsics, decoding: dict[str, Any], sampling: dict[str, Any]
+              ) -> dict[str, Any]:
     config = models.reasoner.config
 
     def describe_graph(name: str, graph: Graph) -> dict[str, Any]:
@@ -230,8 +231,7 @@ def _manifest(models: Models, graphs: Mapping[str, Graph], folder: Path,
                       'mean': config.image_mean or (0.5, 0.5, 0.5),
                       'std': config.image_std or (0.5, 0.5, 0.5)},
         'text': {'length': config.text_tokens, 'size': models.text.size},
-        'generator': {'channels': models.generator.config.channels, 'steps': steps,
-                      'guidance': guidance},
+        'generator': {'channels': models.generator.config.channels, **sampling},
         'files': {role: describe_file(folder / name) for role, name in FILES.items()},
         'graphs': {name: describe_graph(name, graph) for name, graph in graphs.items()},
         'models': {kind: asdict(getattr(models, kind).config)

@@ -265,14 +265,20 @@ def _dtype(reasoner: Reasoner) -> torch.dtype:
 
 
 class Condition(Graph):
-    """Frozen states -> cross-attention K and V of every block, once a plan."""
+    """
+    Frozen states -> cross-attention K and V of every block, once a plan.
+
+    And where the motion is to end, of generators that read it.
+    """
 
     inputs = ('states', 'mask')
-    outputs = ('context', 'context_mask')
 
     def __init__(self, generator: MotionGenerator, rows: int) -> None:
         super().__init__()
         self.generator, self.rows = generator, rows
+        self.outputs = ('context', 'context_mask')
+        if generator.aim is not None:
+            self.outputs += ('aim',)
 
     def example(self) -> tuple[Tensor, ...]:
         """Random states, the last one masked out."""
@@ -280,9 +286,15 @@ class Condition(Graph):
         return states, torch.arange(self.rows)[None] < self.rows - 1
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Context: (K and V, layers, 1, heads, rows, width), additive mask (1, 1, 1, rows)."""
+        """
+        Context: (K and V, layers, 1, heads, rows, width), additive mask (1, 1, 1, rows).
+
+        Aim: (1, AIM).
+        """
         keys, values, bias = self.generator.condition(states, mask)
-        return torch.stack([keys, values]), bias
+        answer = torch.stack([keys, values]), bias
+        return answer if self.generator.aim is None else (
+            *answer, self.generator.aim(states).float())
 
 
 class Time(Graph):

@@ -207,25 +207,41 @@ def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -
 def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: np.ndarray,
                    known: np.ndarray, seed: int, steps: int, guidance: float,
                    memory: TimeMemory | None = None) -> np.ndarray:
+    """Latents (windows, channels) of one candidate, as :func:`sample_candidates` draws it."""
+    return sample_candidates(runtime, bundle, states, mask, known, seed, steps, guidance, 1,
+                             memory)[0][0]
+
+
+def sample_candidates(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: np.ndarray,
+                      known: np.ndarray, seed: int, steps: int, guidance: float,
+                      candidates: int, memory: TimeMemory | None = None
+                      ) -> tuple[list[np.ndarray], np.ndarray | None]:
     """
     Integrate the flow from noise (t = 0) to motion latents (t = 1) with ``steps`` Euler steps.
 
     ``states`` (N, D), ``mask`` (N,) as decoded; ``known`` (K, channels), K < windows, latents of
     the windows that are already being executed: they stay as they are (in-painting).  With a
     ``memory``, the times it holds are not computed again.  Returns latents (windows, channels)
-    float32.
+    float32 of every one of ``candidates``, which differ in their noise alone, and what the states
+    tell of where the motion ends (AIM,), None of bundles that do not say.
     """
-    context = runtime.run('condition', keep=frozenset({'context', 'context_mask'}),
-                          states=states[None].astype(np.float32), mask=mask[None])
+    told = runtime.run('condition', keep=frozenset({'context', 'context_mask'}),
+                       states=states[None].astype(np.float32), mask=mask[None])
+    context = {name: told[name] for name in ('context', 'context_mask')}
     shape = (1, bundle.windows, bundle.channels)
-    x = random_stream(seed, _GENERATOR).standard_normal(shape).astype(np.float32)
     fixed = np.zeros(shape, np.float32)
     fixed_mask = np.zeros(shape[:2], np.float32)
     fixed[0, :len(known)] = known
     fixed_mask[0, :len(known)] = 1.0
     dt = np.array([1.0 / steps], np.float32)
     strength = np.array([guidance], np.float32)
-    for modulation in (memory or TimeMemory()).run(runtime, steps):
-        x = runtime.run('step', x=x, modulation=modulation, dt=dt, guidance=strength, known=fixed,
-                        known_mask=fixed_mask, **context)['x_next']
-    return np.where(fixed_mask[..., None] > 0, fixed, x)[0]
+    modulations = (memory or TimeMemory()).run(runtime, steps)
+    random, latents = random_stream(seed, _GENERATOR), []
+    for _ in range(candidates):
+        x = random.standard_normal(shape).astype(np.float32)
+        for modulation in modulations:
+            x = runtime.run('step', x=x, modulation=modulation, dt=dt, guidance=strength,
+                            known=fixed, known_mask=fixed_mask, **context)['x_next']
+        latents.append(np.where(fixed_mask[..., None] > 0, fixed, x)[0])
+    aim = told.get('aim')
+    return latents, None if aim is None else np.asarray(aim)[0]

@@ -17,7 +17,7 @@ from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
     decode_primitives,
-    sample_latents,
+    sample_candidates,
 )
 
 _WARM = 3
@@ -136,9 +136,10 @@ def plan_actions(runtime: Runtime, bundle: Bundle) -> dict[str, Callable[[], obj
 
     def generate() -> object:
         known = runtime.run('encode', **inputs['encode'])['latents'][0, :3]
-        latents = sample_latents(runtime, bundle, condition['states'][0], condition['mask'][0],
-                                 known, 0, bundle.steps, bundle.guidance, times)
-        return runtime.run('decode_motion', latents=latents[None])
+        drawn, _ = sample_candidates(runtime, bundle, condition['states'][0],
+                                     condition['mask'][0], known, 0, bundle.steps,
+                                     bundle.guidance, bundle.candidates, times)
+        return [runtime.run('decode_motion', latents=latents[None]) for latents in drawn]
 
     return actions | {'reason': reason, 'primitives': lambda: reason(standing),
                       'generate': generate, 'plan': lambda: (reason(), generate())}

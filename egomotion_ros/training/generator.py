@@ -233,6 +233,20 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     return loss, figures
 
 
+def aim_loss(told: Tensor, hands: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """
+    Whether aims (B, AIM) tell which hands reach, those of ``hands`` (B, 2, 3) that are not NaN.
+
+    Returns the loss and how far off the hands are (m, median), which is not trained on.
+    """
+    points, logits = told[:, 4:10].unflatten(-1, (2, 3)), told[:, 10:]
+    reaching = torch.isfinite(hands).all(-1)
+    figures = {}
+    if reaching.any():
+        figures['aim_hands'] = (points - hands)[reaching].norm(dim=-1).median().item()
+    return F.binary_cross_entropy_with_logits(logits, reaching.float()), figures
+
+
 def _path_error(answer: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Error of integrated root position and heading of features (B, T, 140)."""
     path = torch.stack([a - b for a, b in zip(integrate_root(answer), integrate_root(truth),
@@ -288,7 +302,7 @@ def _conditions(own: Tensor, mask: Tensor, right: Tensor, others: Tensor
 def validate_generator(network: torch.nn.Module, autoencoder: MotionAutoencoder,
                        episodes: EpisodeSet, rows: np.ndarray,
                        conditions: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Share of walks that end at their goal, and how far off, for every set of states."""
+    """Share of walks that end at their goal, and how far off, for every set of states; the aim."""
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(rows), PLAN_WINDOWS, autoencoder.config.channels,
@@ -301,6 +315,10 @@ def validate_generator(network: torch.nn.Module, autoencoder: MotionAutoencoder,
                                 torch.zeros_like(noise), torch.zeros_like(noise[..., 0]))
         share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
         figures |= {f'{name}_within': share, f'{name}_metres': away}
+    if network.aim is not None:
+        told = network.aim(conditions['told'][0].to(device))
+        pose = torch.cat([told[:, :2], torch.atan2(told[:, 2:3], told[:, 3:4])], dim=1)
+        figures['aim_within'], figures['aim_metres'] = goal_share(pose, goal, action)
     return figures
 
 
@@ -379,7 +397,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     device = processes().device
     autoencoder.to(device)
     generator = make_generator({**settings, 'channels': autoencoder.config.channels,
-                                'state_width': reasoner.width}, config, init)
+                                'state_width': reasoner.width, 'aims': True}, config, init)
+    generator.aim.adopt(reasoner.grounding)
     motions = episodes.motion[rows]
     moving = torch.from_numpy(episodes.bank.under_way())
     drop = float(data.get('drop', 0.12))
@@ -387,6 +406,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     feet_weight = float(data.get('feet_weight', 0.0))
     hands_weight = float(data.get('hands_weight', 0.0))
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
+    hands = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
 
     # Codes are right half of the time in the states, and never known to be in use: how often each
     # kind is drawn says how far they are to be trusted.
@@ -404,13 +424,16 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
             latents[index],
             torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
             torch.from_numpy(np.asarray(states[chosen][:, used], np.float32)),
-            torch.from_numpy(masks[chosen][:, used]), moving[index], reaching[index]))
+            torch.from_numpy(masks[chosen][:, used]), moving[index], reaching[index],
+            hands[chosen]))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        target, truth, state, mask, is_moving, hands = draw(rng, config.batch)
+        target, truth, state, mask, is_moving, reach, hand = draw(rng, config.batch)
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
-                                   is_moving, path_weight, feet_weight, hands, hands_weight)
+                                   is_moving, path_weight, feet_weight, reach, hands_weight)
+        aimed, gaps = aim_loss(network.aim(state).float(), hand)
+        value, figures = value + aimed, figures | gaps
         if step % 100 == 0:
             figures['sensitivity'] = sensitivity(network, step)
         return value, figures
@@ -418,8 +441,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     @torch.no_grad()
     def sensitivity(network: torch.nn.Module, step: int) -> float:
         """Loss with swapped conditions over loss with the right ones, same noise."""
-        target, truth, state, mask, is_moving, _ = draw(np.random.default_rng(step),
-                                                        config.batch)
+        target, truth, state, mask, is_moving, *_ = draw(np.random.default_rng(step),
+                                                         config.batch)
         values = []
         for order in (np.arange(len(state)), np.roll(np.arange(len(state)), 1)):
             torch.manual_seed(step)

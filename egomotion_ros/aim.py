@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from egomotion_ros.body.features import heading
+from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import wrap_angle
-from egomotion_ros.data.hands import hand_points
 from egomotion_ros.types import HumanMotion
 
 #: Numbers that tell an aim: x, y, sine and cosine of the yaw, left and right hand, and for each

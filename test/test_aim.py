@@ -11,10 +11,10 @@ import pytest
 
 from egomotion_ros.aim import LEVER, Aim
 from egomotion_ros.body.features import features_to_motion
+from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import yaw_matrix
 from egomotion_ros.bundle import MAX_CANDIDATES, Bundle
-from egomotion_ros.data.hands import hand_points
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.runtimes.loops import sample_candidates
 from egomotion_ros.types import CameraPose, Observation, PlanarPose

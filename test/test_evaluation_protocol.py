@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from egomotion_ros.body.edits import place
+from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
-from egomotion_ros.data.hands import hand_points
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, SHAPE_NAMES, SceneObject

@@ -7,10 +7,10 @@ import pytest
 
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import features_to_motion
+from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.episodes_bank import make_bank, with_moving_starts
-from egomotion_ros.data.hands import hand_points
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.looks import look_on_the_way
 from egomotion_ros.data.motion_bank import MotionBank

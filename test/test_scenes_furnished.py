@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 
-from egomotion_ros.data.hands import HANDS
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.data.instructions import (
     ACTIONS,
     NAMING_ACTIONS,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from egomotion_ros.body.edits import ground_pose, mirror
+from egomotion_ros.body.hands import HAND_LENGTH, HANDS, hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
-from egomotion_ros.data.hands import HAND_LENGTH, HANDS, hand_points
 from egomotion_ros.data.quality import motion_quality
 from egomotion_ros.data.scenes_furnished import reach_targets
 from egomotion_ros.data.synthesis import action_goal, hand_goal, synthesise

@@ -62,7 +62,7 @@ def test_a_chain_keeps_the_size_of_its_links_and_has_no_seam():
 @pytest.fixture(scope='module')
 def restless(gait_library: GaitLibrary) -> GaitLibrary:
     cuts = extract_unrest(trembling(), 'train walker', 'train')
-    other = [replace(cut, split='val') for cut in extract_unrest(trembling(size=0.003), 'b', 'val')]
+    other = extract_unrest(trembling(size=0.003), 'val walker', 'val')
     return replace(gait_library, unrest=(*cuts, *other))
 
 

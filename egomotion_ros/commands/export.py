@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'export needs the training packages: {error}') from error
     report = export_bundle(Models.load(args.checkpoints), args.out, CAMERA, steps=args.steps,
                            guidance=args.guidance, candidates=args.candidates,
-                           temperature=args.temperature, decoder=args.decoder, refinements=args.refinements,
-                           references=args.references)
+                           temperature=args.temperature, decoder=args.decoder,
+                           refinements=args.refinements, references=args.references)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'{args.out}: {size / 1e6:.1f} MB, {report.cases} cases, '
           f'{report.tokens_equal:.2%} of tokens equal, joints within '

@@ -17,12 +17,12 @@ from egomotion_ros.body.features import (
     integrate_root,
     motion_to_features,
 )
+from egomotion_ros.body.hands import HANDS, hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import yaw_matrix
 from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.episodes_commands import SWEEP, parameter_of
 from egomotion_ros.data.gait import GaitLibrary
-from egomotion_ros.data.hands import HANDS, hand_points
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
 from egomotion_ros.data.looks import middle_of_approach
 from egomotion_ros.data.motion_bank import MotionBank

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egomotion_ros.data.hands import HANDS
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.data.scenes_view import (
     CAMERA,
     clear_of_boxes,

@@ -14,11 +14,11 @@ import numpy as np
 
 from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.edits import canonicalize, ground_pose, mirror
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import interpolate
 from egomotion_ros.data.clips import CLIP_ACTIONS, Clip
 from egomotion_ros.data.gait import GaitLibrary
-from egomotion_ros.data.hands import HANDS
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.scenes_furnished import reach_targets
 from egomotion_ros.data.synthesis_body import choose_posture, pose_body, standing_plan

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from egomotion_ros.body.hands import ELBOWS, HAND_LENGTH, SHOULDERS, WRISTS
 from egomotion_ros.body.kinematics import global_pose
 from egomotion_ros.body.rotations import axis_angle_to_matrix, interpolate
 from egomotion_ros.body.skeleton import OFFSETS
-from egomotion_ros.data.hands import ELBOWS, HAND_LENGTH, SHOULDERS, WRISTS
 from egomotion_ros.data.synthesis_legs import shortest
 
 _UPPER, _FORE = float(OFFSETS[18, 0]), float(OFFSETS[20, 0]) + HAND_LENGTH

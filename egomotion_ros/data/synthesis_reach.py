@@ -18,10 +18,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from egomotion_ros.body.contacts import detect_contacts
 from egomotion_ros.body.edits import canonicalize, ground_pose
+from egomotion_ros.body.hands import HANDS, SHOULDERS, hand_points
 from egomotion_ros.body.kinematics import forward_kinematics, global_pose
 from egomotion_ros.body.rotations import axis_angle_to_matrix, yaw_matrix
 from egomotion_ros.data.gait import GaitLibrary
-from egomotion_ros.data.hands import HANDS, SHOULDERS, hand_points
 from egomotion_ros.data.synthesis_arms import ARM_LENGTH, lead_hand
 from egomotion_ros.data.synthesis_body import choose_posture, pose_body, standing_plan
 from egomotion_ros.data.synthesis_legs import lower_to_reach, pin_legs

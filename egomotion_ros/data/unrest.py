@@ -11,7 +11,6 @@ joint's turning and of the pelvis's path, and chained by cross-fades of equal po
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from egomotion_ros.body.hands import HAND_LENGTH, HANDS
 from egomotion_ros.body.rotations import quaternion_to_matrix
-from egomotion_ros.data.hands import HAND_LENGTH, HANDS
 from egomotion_ros.data.scenes import SceneObject
 from egomotion_ros.demo.record import Attempt, Visit
 from egomotion_ros.evaluation.reach import HOLD, TOUCH, surface_distance

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from egomotion_ros.data.hands import HANDS
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.data.scenes import Scene, SceneObject, scene_seed
 from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.evaluation.goals import (

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from egomotion_ros.body.features import heading
+from egomotion_ros.body.hands import HANDS, hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import wrap_angle
-from egomotion_ros.data.hands import HANDS, hand_points
 from egomotion_ros.data.scenes import SHAPE_NAMES, SceneObject
 from egomotion_ros.evaluation.goals import GoalScore
 from egomotion_ros.types import HumanMotion

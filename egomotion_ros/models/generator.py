@@ -118,7 +118,8 @@ class AimHead(nn.Module):
         half = self.inward.out_features // 2
         self.outward.weight.zero_()
         self.outward.bias.zero_()
-        for n, (net, rows) in enumerate(((heads.target, slice(0, 4)), (heads.hands, slice(4, 10)))):
+        parts = ((heads.target, slice(0, 4)), (heads.hands, slice(4, 10)))
+        for n, (net, rows) in enumerate(parts):
             if net is not None:
                 part, count = slice(n * half, (n + 1) * half), rows.stop - rows.start
                 self.inward.weight[part], self.inward.bias[part] = net[0].weight, net[0].bias

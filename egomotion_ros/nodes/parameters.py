@@ -240,8 +240,8 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         'candidates',
         0,
-        'motions drawn for a plan, of which the one that ends nearest to where the reasoner points '
-        'is taken; 0: the default of the bundle',
+        'motions drawn for a plan, of which the one that ends nearest to where the reasoner '
+        'points is taken; 0: the default of the bundle',
         span=(0, 64),
         live=True,
     ),

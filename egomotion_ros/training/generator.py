@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from egomotion_ros.body.features import CONTACTS, feature_positions, integrate_root
+from egomotion_ros.body.hands import WRISTS
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.bundle import sha256
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.hands import WRISTS
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model, save_json, start_from

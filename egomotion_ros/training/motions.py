@@ -21,9 +21,9 @@ from egomotion_ros.body.features import (
     integrate_root,
     motion_to_features,
 )
+from egomotion_ros.body.hands import WRISTS
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.data.episodes import MotionBank
-from egomotion_ros.data.hands import WRISTS
 from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.types import FPS, WINDOW
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.hands import HANDS
 from egomotion_ros.data.instructions import (
     ACTIONS,
     NAMING_ACTIONS,

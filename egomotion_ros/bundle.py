@@ -85,7 +85,8 @@ class Bundle:
     ``levels`` residual levels, ``layer`` of the reasoner the states come from; ``text_length``
     text tokens of the prompt; ``channels`` of one motion latent; ``steps``, ``guidance``,
     ``candidates`` and ``temperature`` the defaults of sampling; ``decoder`` one of ``DECODERS``,
-    ``refinements`` further passes of the parallel one; ``manifest`` is the parsed file, for reading only.
+    ``refinements`` further passes of the parallel one; ``manifest`` is the parsed file, for
+    reading only.
     """
 
     directory: Path

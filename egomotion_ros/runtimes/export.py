@@ -109,7 +109,8 @@ def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps:
     Write the bundle ``out`` and return how closely it follows torch.
 
     ``steps``, ``guidance``, ``candidates``, ``temperature``, ``decoder`` (None:
-    autoregressive where the reasoner was trained for it) and ``refinements`` of the parallel one become the bundle's defaults.
+    autoregressive where the reasoner was trained for it) and ``refinements`` of the parallel
+    one become the bundle's defaults.
     Raises ValueError, and writes nothing, when the reasoner was not trained for the decoder or
     is shown the rays of another camera, a graph fails the lint or parity is below the gate.
     """

@@ -92,11 +92,12 @@ class GatedPipeline:
             raise self.fail
         return self._pipeline.reason(observation, plan_id, seed)
 
-    def generate(self, primitives, prefix=None, seed=None, guidance=None, steps=None):
+    def generate(self, primitives, prefix=None, seed=None, guidance=None, steps=None,
+                 candidates=None):
         self._pass('generate')
         self.prefixes.append(prefix)
         self.guidance.append(guidance)
-        return self._pipeline.generate(primitives, prefix, seed, guidance, steps)
+        return self._pipeline.generate(primitives, prefix, seed, guidance, steps, candidates)
 
     def retarget(self, human, joints, root, velocities, first, on_first):
         self._pass('retarget')

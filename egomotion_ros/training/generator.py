@@ -397,8 +397,10 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     device = processes().device
     autoencoder.to(device)
     generator = make_generator({**settings, 'channels': autoencoder.config.channels,
-                                'state_width': reasoner.width, 'aims': True}, config, init)
-    generator.aim.adopt(reasoner.grounding)
+                                'state_width': reasoner.width, 'aims': shown == Shown()},
+                               config, init)
+    if generator.aim is not None:
+        generator.aim.adopt(reasoner.grounding)
     motions = episodes.motion[rows]
     moving = torch.from_numpy(episodes.bank.under_way())
     drop = float(data.get('drop', 0.12))
@@ -432,8 +434,9 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         target, truth, state, mask, is_moving, reach, hand = draw(rng, config.batch)
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
                                    is_moving, path_weight, feet_weight, reach, hands_weight)
-        aimed, gaps = aim_loss(network.aim(state).float(), hand)
-        value, figures = value + aimed, figures | gaps
+        if network.aim is not None:
+            aimed, gaps = aim_loss(network.aim(state).float(), hand)
+            value, figures = value + aimed, figures | gaps
         if step % 100 == 0:
             figures['sensitivity'] = sensitivity(network, step)
         return value, figures

@@ -150,6 +150,12 @@ def test_poses_are_read_as_the_reasoner_reads_them():
         torch.testing.assert_close(told[:, :4], read.goal)
         torch.testing.assert_close(told[:, 4:10], read.hands.flatten(1) if with_hands else
                                    torch.zeros(5, 6))
+        again = GroundingHeads(32, 3, 3, with_hands)
+        aim.give(again)
+        back = again(features, states, prompt=6)
+        torch.testing.assert_close(back.goal, read.goal)
+        if with_hands:
+            torch.testing.assert_close(back.hands, read.hands)
         assert [name for name, part in aim.named_parameters() if part.requires_grad] == [
             'asks.weight', 'asks.bias']
     others = states.clone()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from egomotion_ros.body.features import motion_to_features
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.body.skeleton import FOOT_JOINTS
@@ -105,9 +104,3 @@ def test_stillness_is_the_logarithm_of_how_much_jerk_is_missing():
         assert stillness(factor * joints, joints).item() == pytest.approx(np.log(2), abs=2e-3)
     still = torch.zeros_like(joints)
     assert stillness(still, still).item() == 0.0
-
-
-def test_features_of_a_restless_body_are_of_the_usual_form(restless):
-    motion = synthesise('stand_still', {}, np.random.default_rng(5), restless, 'train', 0)
-    features = motion_to_features(motion)
-    assert features.shape == (152, 140) and np.isfinite(features).all()

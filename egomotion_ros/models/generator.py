@@ -12,6 +12,7 @@ al. 2023), RMS norm on queries and keys; cross-attention on the reasoner's froze
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 import math
 
@@ -112,21 +113,36 @@ class AimHead(nn.Module):
         self.outward = nn.Linear(2 * config.state_width, AIM - 2)
         self.asks = nn.Linear(config.state_width, 2)
 
-    @torch.no_grad()
-    def adopt(self, heads: GroundingHeads) -> None:
-        """Take over the reasoner's own readings of that state; 0 where it has none of hands."""
+    def _shared(self, heads: GroundingHeads) -> Iterator[tuple[nn.Sequential, slice, slice]]:
+        """Each head of the reasoner, its part of the hidden layer and its rows of the answer."""
         half = self.inward.out_features // 2
-        self.outward.weight.zero_()
-        self.outward.bias.zero_()
         parts = ((heads.target, slice(0, 4)), (heads.hands, slice(4, 10)))
         for n, (net, rows) in enumerate(parts):
             if net is not None:
-                part, count = slice(n * half, (n + 1) * half), rows.stop - rows.start
-                self.inward.weight[part], self.inward.bias[part] = net[0].weight, net[0].bias
-                self.outward.weight[rows, part] = net[2].weight[:count]
-                self.outward.bias[rows] = net[2].bias[:count]
+                yield net, slice(n * half, (n + 1) * half), rows
+
+    @torch.no_grad()
+    def adopt(self, heads: GroundingHeads) -> None:
+        """Take over the reasoner's own readings of that state; 0 where it has none of hands."""
+        self.outward.weight.zero_()
+        self.outward.bias.zero_()
+        for net, part, rows in self._shared(heads):
+            count = rows.stop - rows.start
+            self.inward.weight[part], self.inward.bias[part] = net[0].weight, net[0].bias
+            self.outward.weight[rows, part] = net[2].weight[:count]
+            self.outward.bias[rows] = net[2].bias[:count]
         for layer in (self.inward, self.outward):
             layer.requires_grad_(False)
+
+    @torch.no_grad()
+    def give(self, heads: GroundingHeads) -> None:
+        """Give a reasoner without its heads the readings back that :meth:`adopt` took over."""
+        for net, part, rows in self._shared(heads):
+            count = rows.stop - rows.start
+            net[0].weight.copy_(self.inward.weight[part])
+            net[0].bias.copy_(self.inward.bias[part])
+            net[2].weight[:count] = self.outward.weight[rows, part]
+            net[2].bias[:count] = self.outward.bias[rows]
 
     def forward(self, states: Tensor) -> Tensor:
         """States (B, N, state_width) -> (B, AIM) as in :mod:`egomotion_ros.aim`."""

@@ -6,7 +6,7 @@ Checkpoints of a bundle: what a bundle was exported from, to train on from there
 The models of the manifest are made with weights that are all different numbers and traced as
 export does.  Whatever number then turns up in a graph says which weight stands at that place of
 the bundle.  What export computes from weights is undone (:func:`_computed`).  The grounding heads
-of stage 1 are in no graph: they start afresh.
+of stage 1 are in no graph: they start afresh, but for what a generator's aim holds of them.
 """
 
 from __future__ import annotations
@@ -75,6 +75,9 @@ def restore_models(bundle: Bundle, progress: bool = True) -> Models:
     for place, shape, undo in computed:
         undo(found[place].reshape(shape), answer)
     _fill(models, answer, heads)
+    if models['generator'].aim is not None:
+        # What the generator read with the reasoner's heads it still has.
+        models['generator'].aim.give(models['reasoner'].grounding)
     text = TextEncoder.open(bundle.text_path, models['reasoner'].config.text_tokens)
     return Models(*models.values(), text, dict(bundle.manifest['provenance']))
 

@@ -251,3 +251,24 @@ def test_autoencoder_is_frozen_while_stage_2_learns_from_the_decoded_path() -> N
     loss.backward()
     assert figures['path'] > 0 and generator.outward.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in autoencoder.parameters())
+
+
+def test_a_generator_is_taught_to_move_as_much_as_its_answers_do() -> None:
+    torch.manual_seed(0)
+    autoencoder = MotionAutoencoder(AutoencoderConfig(width=16, frame_width=8, channels=4))
+    autoencoder.requires_grad_(False)
+    latents = torch.randn(4, 19, 4)
+    same, other = autoencoder.decode(latents), torch.zeros(4, 152, 140)
+    grown = []
+    for truth in (same, other):
+        generator = make_generator()
+        values, figures = zip(*(flow_loss(
+            generator, autoencoder, latents, truth, torch.randn(4, 3, 16),
+            torch.ones(4, 3, dtype=torch.bool), np.random.default_rng(0), 0.0,
+            torch.zeros(4, dtype=torch.bool), 0.0, liveliness=weight) for weight in (0.0, 2.0)),
+            strict=True)
+        values[1].backward()
+        assert 'stillness' not in figures[0] and figures[1]['stillness'] > 0
+        grown.append(figures[1]['stillness'])
+    # Truth without any movement is further from what noise decodes to than what it comes from.
+    assert grown[1] > grown[0]

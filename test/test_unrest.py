@@ -104,3 +104,7 @@ def test_stillness_is_the_logarithm_of_how_much_jerk_is_missing():
         assert stillness(factor * joints, joints).item() == pytest.approx(np.log(2), abs=2e-3)
     still = torch.zeros_like(joints)
     assert stillness(still, still).item() == 0.0
+    # Motions count as much as they are weighed.
+    mixed = torch.stack([joints[0], 0.5 * joints[1]])
+    one, other = (stillness(mixed, joints, torch.tensor(w)).item() for w in ((1., 0.), (0., 1.)))
+    assert one == 0.0 and other == pytest.approx(np.log(2) / 2, abs=2e-3)

@@ -38,6 +38,7 @@ from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
+from egomotion_ros.training.motions import stillness
 from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 
@@ -177,8 +178,8 @@ def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: in
 def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latents: Tensor,
               truth: Tensor, states: Tensor, mask: Tensor, rng: np.random.Generator,
               drop: float, moving: Tensor, path_weight: float, feet_weight: float = 0.0,
-              reaching: Tensor | None = None, hands_weight: float = 0.0
-              ) -> tuple[Tensor, dict[str, float]]:
+              reaching: Tensor | None = None, hands_weight: float = 0.0,
+              liveliness: float = 0.0) -> tuple[Tensor, dict[str, float]]:
     """
     Flow-matching loss of a batch, plus errors of the decoded motion: path, feet and hands.
 
@@ -188,7 +189,8 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     more the less noise is left, those of path and hands from :data:`EARLY` on.  Feet: the speed
     (m/s) by which planted ones move faster than in the truth, a geometric loss as in MDM (Tevet
     et al. 2023, section 3).  Hands: the gap of the wrists that reach, ``reaching`` (B, 2) True
-    for left and right.
+    for left and right.  ``liveliness`` counts :func:`stillness` of the decoded motion: what a
+    mean of motions smooths away, which only the last steps can bring back.
     """
     (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
@@ -208,7 +210,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     error = ((velocity - (latents - noise)).square().mean(-1) * free).sum(-1) / free.sum(-1)
     loss = error.mean()
     figures = {'flow': loss.item()}
-    if max(path_weight, feet_weight, hands_weight) > 0:
+    if max(path_weight, feet_weight, hands_weight, liveliness) > 0:
         half = slice(0, batch // 2)
         clean = (x + (1 - t[:, None, None]) * velocity)[half].float()
         clean = torch.where(known[half, :, None] > 0.5, prefix[half], clean)
@@ -221,7 +223,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
             paths = _path_error(answer, truth[half], sure)
             loss = loss + path_weight * paths
             figures['path'] = paths.item()
-            if feet_weight > 0 or hands_weight > 0:
+            if max(feet_weight, hands_weight, liveliness) > 0:
                 places, true = feature_positions(answer), feature_positions(truth[half])
                 feet = _sliding(places, true, truth[half][..., CONTACTS], weight)
                 loss = loss + feet_weight * feet
@@ -230,6 +232,10 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
                     hands = _missing(places, true, reaching[half], sure)
                     loss = loss + hands_weight * hands
                     figures['hands'] = hands.item()
+                if liveliness > 0:
+                    still = stillness(places, true, t[half].square())
+                    loss = loss + liveliness * still
+                    figures['stillness'] = still.item()
     return loss, figures
 
 
@@ -407,6 +413,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     path_weight = float(data.get('path_weight', 1.0))
     feet_weight = float(data.get('feet_weight', 0.0))
     hands_weight = float(data.get('hands_weight', 0.0))
+    liveliness = float(data.get('liveliness', 0.0))
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
     hands = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
 
@@ -433,7 +440,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
              ) -> tuple[Tensor, dict[str, float]]:
         target, truth, state, mask, is_moving, reach, hand = draw(rng, config.batch)
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
-                                   is_moving, path_weight, feet_weight, reach, hands_weight)
+                                   is_moving, path_weight, feet_weight, reach, hands_weight,
+                                   liveliness)
         if network.aim is not None:
             aimed, gaps = aim_loss(network.aim(state).float(), hand)
             value, figures = value + aimed, figures | gaps

@@ -119,11 +119,12 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor, liveliness: 
     return loss, figures
 
 
-def stillness(places: Tensor, true: Tensor) -> Tensor:
+def stillness(places: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     How unlike the jerk of joints (B, T, 22, 3) is that of the true ones, whatever its direction.
 
-    Logarithms of mean magnitudes over half a second (LIVELY frames), a mean over joints.  What
+    Logarithms of mean magnitudes over half a second (LIVELY frames), a mean over joints and over
+    motions, each of which counts ``weight`` (B,).  What
     comparing positions cannot foresee it leaves out, and a decoder then smooths; of this much
     jerk is asked for all the same, as spectral losses do of a waveform.
     """
@@ -133,7 +134,8 @@ def stillness(places: Tensor, true: Tensor) -> Tensor:
         jerk = third.norm(dim=-1) * FPS ** 3
         whole = jerk.shape[1] // LIVELY * LIVELY
         powers.append((jerk[:, :whole].unflatten(1, (-1, LIVELY)).mean(2) + CALM).log())
-    return (powers[0] - powers[1]).abs().mean()
+    gap = (powers[0] - powers[1]).abs().mean(dim=(1, 2))
+    return (gap if weight is None else gap * weight).mean()
 
 
 def aligned_error(answer: Tensor, truth: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ class EgoMotionPipeline:
              prefix: HumanMotion | None = None, seed: int = 0, guidance: float | None = None,
              steps: int | None = None, plan_id: str | None = None,
              root: tuple[np.ndarray, np.ndarray] | None = None,
-             joint_velocities: np.ndarray | None = None) -> Plan:
+             joint_velocities: np.ndarray | None = None, candidates: int | None = None) -> Plan:
         """
         Do all of it; ``milliseconds`` tells reason, generate and retarget apart.
 
@@ -211,7 +211,7 @@ class EgoMotionPipeline:
         marks = [time.perf_counter()]
         primitives = self.reason(observation, plan_id or uuid.uuid4().hex, seed)
         marks.append(time.perf_counter())
-        human = self.generate(primitives, prefix, seed, guidance, steps)
+        human = self.generate(primitives, prefix, seed, guidance, steps, candidates)
         marks.append(time.perf_counter())
         robot = self.retarget(human, joint_positions, root, joint_velocities)
         marks.append(time.perf_counter())

@@ -150,6 +150,17 @@ def test_a_foot_that_spins_in_contact_is_put_down_anew(g1):
     assert_inside(motion, description)
 
 
+def test_stances_that_low_contact_joins_are_stepped_between(g1):
+    human = walk(scale=g1.description.scale)
+    contacts = human.contacts.copy()
+    contacts[:, 3] = np.maximum(contacts[:, 3], 0.6)
+    clean, unsure = (g1.retarget(replace(human, contacts=c)) for c in (human.contacts, contacts))
+    # Held in one place for the whole motion, the foot would pull the pelvis to the floor.
+    assert np.abs(unsure.root_position - clean.root_position).max() < 0.05
+    tracks = [foot_track(g1.description, motion)[:, 1] for motion in (clean, unsure)]
+    assert np.abs(tracks[1] - tracks[0])[..., :2].max() < 0.1
+
+
 def test_g1_walks_upright_with_bent_knees(g1):
     description = g1.description
     motion = g1.retarget(walk(scale=description.scale))

@@ -6,7 +6,8 @@ What the generator needs of the reasoner: which rows of its states, and of which
 Trains one small generator for each choice, all with the same data, steps and seed, and writes
 ``ablation.json`` and ``ablation.md`` to --out: the share of held-out walks that end at their goal
 with the reasoner's own codes, with the right ones, with those of another motion, and with the
-states of another question.  A choice that was trained before is only looked up.
+states of another question.  A choice that was trained before is only looked up; under
+``torchrun`` all processes work on one choice at a time.
 """
 
 import argparse
@@ -73,6 +74,9 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
     args = parser.parse_args()
     records = run(args)
+    from egomotion_ros.training.loop import processes
+    if not processes().is_main_process:
+        return
     (args.out / 'ablation.json').write_text(json.dumps(records, indent=2) + '\n')
     (args.out / 'ablation.md').write_text(table(records))
     print(table(records))

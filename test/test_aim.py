@@ -115,6 +115,16 @@ def test_counts_out_of_range_are_refused(pipeline, primitives, count):
         pipeline.generate(primitives, candidates=count)
 
 
+def test_a_whole_plan_draws_as_many_as_are_asked_for(pipeline):
+    image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    seen = Observation(image, 'walk to the red ball', 0, CameraPose(1.2, 0.4))
+    plan = pipeline.plan(seen, seed=3, plan_id='b', candidates=6)
+    alike = pipeline.generate(plan.primitives, seed=3, candidates=6)
+    np.testing.assert_array_equal(plan.human.root_position, alike.root_position)
+    with pytest.raises(ValueError, match='candidates must be between 1'):
+        pipeline.plan(seen, candidates=MAX_CANDIDATES + 1)
+
+
 def test_the_graph_says_what_the_model_says(pipeline, primitives):
     import torch
     _, told = sample_candidates(

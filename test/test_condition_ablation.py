@@ -3,6 +3,7 @@
 """What stage 2 is shown of the reasoner, for comparison, and the table of it."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 from fixtures_bundle import write_tiny_run
@@ -14,6 +15,7 @@ import yaml
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.models.checkpoints import build
+import egomotion_ros.training.baseline_generator as baseline_training
 import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import (
     Shown,
@@ -145,6 +147,33 @@ def test_how_often_decoded_states_are_drawn_is_what_the_configuration_says(
             for state in states:
                 assert any(len(state) <= len(other) and torch.equal(state[:40], other[:40])
                            and torch.equal(state[-19:], other[-19:]) for other in kept[mine])
+
+
+def test_both_generators_learn_by_every_weight_of_one_configuration(episodes, run, tmp_path,
+                                                                    monkeypatch):
+    config = tmp_path / 'generator.yaml'
+    weights = {'path_weight': 1.0, 'feet_weight': 2.0, 'hands_weight': 3.0, 'liveliness': 4.0}
+    config.write_text(yaml.safe_dump({
+        'model': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
+        'training': {'steps': 1, 'batch': 4, 'warmup': 1}, 'data': weights}))
+    heard = []
+    loss = generator_training.flow_loss
+    signature = inspect.signature(loss)
+
+    def spy(*args, **named):
+        heard.append(signature.bind(*args, **named).arguments)
+        return loss(*args, **named)
+
+    for module in (generator_training, baseline_training):
+        monkeypatch.setattr(module, 'flow_loss', spy)
+    train_generator(config, episodes, run / 'tokenizer', run / 'autoencoder', run / 'reasoner',
+                    tmp_path / 'full')
+    full = len(heard)
+    baseline_training.train_baseline_generator(config, episodes, run / 'autoencoder',
+                                               run / 'reasoner', tmp_path / 'baseline')
+    assert 0 < full < len(heard)
+    for call in (heard[0], heard[full]):
+        assert {name: call[name] for name in weights} == weights
 
 
 def test_a_generator_of_all_rows_sees_which_codes_it_is_given(episodes, run, tmp_path):

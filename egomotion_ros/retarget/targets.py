@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from egomotion_ros.body.contacts import LEAVE_SPEED, joint_speeds
 from egomotion_ros.body.kinematics import global_pose
 from egomotion_ros.body.rotations import interpolate, transpose, yaw_matrix
 from egomotion_ros.body.skeleton import (
@@ -32,8 +33,7 @@ from egomotion_ros.types import HumanMotion
 STANCE = 0.10
 #: A foot that turns faster than this about the vertical (rad/s) is not planted.
 SPINNING = 1.0
-#: Clearance of the sole in a swing (m), at least, once the foot is faster than this (m/s), which
-#: no foot is that stands.
+#: Clearance of the sole in a swing (m), at least, once the foot is faster than this (m/s).
 LEAST_CLEARANCE, SHUFFLING = 0.03, 0.4
 #: Frames in which a foot turns from flat to its free orientation after lift-off, and back.
 ROLL_FRAMES = 5
@@ -179,9 +179,8 @@ class TargetMaker:
         spin = np.abs(np.gradient(yaw, axis=0)) * motion.fps
         planted &= spin < SPINNING
         # Nor is one that moves along, heel and toe: two stances that low contact joins are two.
-        travel = np.gradient(points[:, list(FOOT_JOINTS), :2], axis=0) * motion.fps / scale
-        travel = np.linalg.norm(travel, axis=-1).reshape(-1, 2, 2)
-        planted &= travel.min(axis=1) < SHUFFLING
+        travel = joint_speeds(points[:, list(FOOT_JOINTS), :2] / scale, motion.fps)
+        planted &= travel.reshape(-1, 2, 2).min(axis=1) < LEAVE_SPEED
         firm = planted & (motion.contacts[:, :2] >= 0.5)
         for side, (i, sign) in enumerate(zip(self._feet, (1.0, -1.0), strict=True)):
             drop = np.array([0.0, self._soles[side] - scale * FOOT_HEIGHTS[side], 0.0])
@@ -194,7 +193,7 @@ class TargetMaker:
         feet = points[:, list(FOOT_JOINTS), 2] - scale * np.array(FOOT_HEIGHTS)
         clear = np.maximum(feet.reshape(-1, 2, 2).min(axis=1), 0.0)
         # A robot cannot shuffle as people do: what moves over the floor is lifted off it.
-        moving = np.maximum(travel[:, 0] / SHUFFLING, spin / SPINNING)
+        moving = np.maximum(travel[:, :2] / SHUFFLING, spin / SPINNING)
         clear = np.maximum(clear, scale * LEAST_CLEARANCE * smoothstep(moving - 0.5))
         for side, i in enumerate(self._feet):
             now = None if start is None else BodyPoses(start.positions[i], start.rotations[i])

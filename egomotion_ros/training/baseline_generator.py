@@ -119,9 +119,10 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
                                 'state_width': source.rows(usable[:1])[0].shape[-1]}, config,
                                init)
     reaching = torch.from_numpy(np.isfinite(bank.hands).all(-1))
-    drop, path_weight, feet_weight, hands_weight = (
+    drop, path_weight, feet_weight, hands_weight, liveliness = (
         float(data.get(name, default)) for name, default in (
-            ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0)))
+            ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0),
+            ('liveliness', 0.0)))
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
@@ -134,7 +135,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
             latents[index], truth, states[:, used], mask[:, used], moving[index],
             reaching[index]))
         return flow_loss(network, autoencoder, target, truth, states, mask, rng, drop, under_way,
-                         path_weight, feet_weight, hands, hands_weight)
+                         path_weight, feet_weight, hands, hands_weight, liveliness)
 
     validate = None
     if val_dir is not None:

@@ -181,7 +181,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
               reaching: Tensor | None = None, hands_weight: float = 0.0,
               liveliness: float = 0.0) -> tuple[Tensor, dict[str, float]]:
     """
-    Flow-matching loss of a batch, plus errors of the decoded motion: path, feet and hands.
+    Flow-matching loss of a batch, plus errors of the decoded motion: path, feet, hands, jerk.
 
     ``latents`` (B, 19, C) target, ``truth`` (B, 152, 140) its features, ``moving`` (B,) True for
     motions that do not start at rest: those always have a known prefix.  ``path_weight``,

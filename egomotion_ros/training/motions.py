@@ -124,9 +124,9 @@ def stillness(places: Tensor, true: Tensor, weight: Tensor | None = None) -> Ten
     How unlike the jerk of joints (B, T, 22, 3) is that of the true ones, whatever its direction.
 
     Logarithms of mean magnitudes over half a second (LIVELY frames), a mean over joints and over
-    motions, each of which counts ``weight`` (B,).  What
-    comparing positions cannot foresee it leaves out, and a decoder then smooths; of this much
-    jerk is asked for all the same, as spectral losses do of a waveform.
+    motions, each of which counts ``weight`` (B,).  What comparing positions cannot foresee it
+    leaves out, and a decoder then smooths; of this much jerk is asked for all the same, as
+    spectral losses do of a waveform.
     """
     powers = []
     for joints in (places, true):

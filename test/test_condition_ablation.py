@@ -75,15 +75,16 @@ def test_states_of_a_layer_are_those_of_a_reasoner_that_ends_there(episodes):
     codes = np.random.default_rng(0).integers(0, 32, (len(held.bank.features), 19, 2))
     source = ReasonerBatches(held, train_text(300, 40), codes, 8)
     rows = np.arange(4)
-    whole, one, two = (reasoner_states(reasoner, source, rows, False, n)[0] for n in (None, 1, 2))
+    batch = source.batch(source.episodes.scene[rows], rows)
+    whole, one, two = (reasoner_states(reasoner, batch, False, n)[0] for n in (None, 1, 2))
     torch.testing.assert_close(two, whole)
     assert (one - whole).abs().max() > 0.01
     short = build('reasoner', REASONER | {'layer': 1}).eval()
     known = reasoner.state_dict()
     short.load_state_dict({name: known[name] for name in short.state_dict()})
-    torch.testing.assert_close(reasoner_states(short, source, rows, False)[0], one)
+    torch.testing.assert_close(reasoner_states(short, batch, False)[0], one)
     # Codes are decoded by the whole reasoner whatever is shown of it.
-    decoded = [reasoner_states(reasoner, source, rows, True, n)[0] for n in (None, 2)]
+    decoded = [reasoner_states(reasoner, batch, True, n)[0] for n in (None, 2)]
     torch.testing.assert_close(*decoded, rtol=1e-4, atol=1e-4)
     layers = reasoner.family.language(reasoner.vlm).layers
     assert len(layers) == 2

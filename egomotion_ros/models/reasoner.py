@@ -141,6 +141,9 @@ class Reasoner(nn.Module):
             # From pixels in [-1, 1] to (pixel in [0, 1] - mean) / std.
             self.register_buffer('pixel_gain', 0.5 / std, persistent=False)
             self.register_buffer('pixel_lift', (0.5 - mean) / std, persistent=False)
+        # Height around standing eye level, angles as they are: all of order one.
+        self.register_buffer('camera_middle', torch.tensor([1.5, 0.4, 0.0]), persistent=False)
+        self.register_buffer('camera_gain', torch.tensor([4.0, 3.0, 3.0]), persistent=False)
         self.camera = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
         self.norm = nn.RMSNorm(width)
         self.base_head = nn.Linear(width, config.codes)
@@ -203,8 +206,7 @@ class Reasoner(nn.Module):
         embed = self.vlm.get_input_embeddings()
         batch = len(text)
         begin = torch.full((batch, 1), self.config.codes, device=text.device)
-        # Height around standing eye level, angles as they are: all of order one.
-        centred = (camera - camera.new_tensor([1.5, 0.4, 0.0])) * camera.new_tensor([4., 3., 3.])
+        centred = (camera - self.camera_middle) * self.camera_gain
         view = self.camera(centred.to(self.base_head.weight.dtype))[:, None].to(features.dtype)
         tokens = torch.cat([features, self._widen(torch.cat(
             [view, embed(text), self.embed_base(begin)], dim=1))], dim=1)

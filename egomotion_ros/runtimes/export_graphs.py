@@ -112,9 +112,9 @@ class Vision(Reading):
         features = reasoner.image_features(pixels, camera)
         if self.layers is not None:
             rows = features.shape[1]
-            bias = reasoner.bias(torch.ones(1, rows, dtype=torch.bool), rows)
+            bias = reasoner.bias(torch.ones(1, rows, dtype=torch.bool, device=image.device), rows)
             states, pairs = self.layers(features, bias.to(features.dtype),
-                                        torch.arange(rows)[None])
+                                        torch.arange(rows, device=image.device)[None])
             pairs = pairs.permute(3, 0, 1, 2, 4).reshape(1, rows, -1)
             features = torch.cat([states, pairs], dim=-1)
         return features.float()
@@ -147,7 +147,7 @@ class Prefill(Reading):
             tokens, mask = reasoner.embed_prompt(features, text, text_mask, camera)
             rows = tokens.shape[1]
             states, pairs = self.layers(tokens, reasoner.bias(mask, rows).to(tokens.dtype),
-                                        torch.arange(rows)[None])
+                                        torch.arange(rows, device=tokens.device)[None])
         else:
             none = features.new_zeros(1, 0, (1 + reasoner.family.deep) * reasoner.width)
             tokens, mask = reasoner.embed_prompt(none, text, text_mask, camera)
@@ -156,8 +156,8 @@ class Prefill(Reading):
             before, past = features.split([reasoner.width, layers * pair * heads * depth], -1)
             past = past.reshape(seen, layers, pair, heads, depth).permute(1, 2, 3, 0, 4)
             bias = reasoner.bias(mask, mask.shape[1])[:, :, seen:].to(tokens.dtype)
-            states, pairs = self.layers(tokens, bias, torch.arange(seen, mask.shape[1])[None],
-                                        past)
+            rows = torch.arange(seen, mask.shape[1], device=tokens.device)[None]
+            states, pairs = self.layers(tokens, bias, rows, past)
             states = torch.cat([before, states], dim=1)
             pairs = torch.cat([past, pairs], dim=3)
         pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
@@ -230,7 +230,7 @@ class Query(Cached):
         bias = F.pad(mask[:, :self.prompt], (0, windows))[:, None, None, :]
         begin = begin.to(self.reasoner.base_head.weight.dtype)
         states, _ = self.run(self.reasoner.queries(begin), bias.expand(-1, -1, windows, -1),
-                             (torch.arange(windows) + self.prompt)[None],
+                             (torch.arange(windows, device=begin.device) + self.prompt)[None],
                              cache[:, :, :, :self.prompt])
         states = torch.cat([begin[:, None], states[:, 1:]], dim=1)
         return self.reasoner.base_head(states).float()
@@ -250,11 +250,11 @@ class Refine(Cached):
     def forward(self, tokens: Tensor, cache: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Run the rows of the codes against the prompt; row k's logits are of window k + 1."""
         reasoner, windows = self.reasoner, self.reasoner.config.windows
-        causal = torch.ones(windows, windows, dtype=torch.bool).tril()
-        later = torch.zeros(windows, windows).masked_fill(~causal, FORBIDDEN)
+        causal = torch.ones(windows, windows, dtype=torch.bool, device=mask.device).tril()
+        later = torch.zeros_like(causal, dtype=mask.dtype).masked_fill(~causal, FORBIDDEN)
         bias = torch.cat([mask[:, :self.prompt].expand(windows, -1), later], dim=1)
         states, _ = self.run(reasoner.embed_base(tokens), bias[None, None],
-                             (torch.arange(windows) + self.prompt)[None],
+                             (torch.arange(windows, device=mask.device) + self.prompt)[None],
                              cache[:, :, :, :self.prompt])
         return (reasoner.base_head(states).float(), states.float(),
                 reasoner.residual(states).float())

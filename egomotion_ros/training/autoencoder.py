@@ -15,7 +15,7 @@ from egomotion_ros.data.library import MotionLibrary
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, save_model, start_from
 from egomotion_ros.models.tokenizer import MotionTokenizer
-from egomotion_ros.training.loop import processes, read_config, train
+from egomotion_ros.training.loop import Samples, processes, read_config, train
 from egomotion_ros.training.motions import (
     MotionCorpus,
     aligned_error,
@@ -99,12 +99,12 @@ def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
     weight = float(data.get('regulariser', 1e-3))
     liveliness = float(data.get('liveliness', 0.0))
     held_out = held_out_windows(library, 'val')
+    samples = Samples(lambda rng: corpus.sample(rng, config.batch), config)
 
     def loss(network: nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        total, figures = torch.zeros(()), {}
-        parts = corpus.sample(rng, config.batch)
-        for truth in (part.to(processes().device) for part in parts):
+        total, figures = torch.zeros((), device=processes().device), {}
+        for truth in (part.to(processes().device) for part in samples(step)):
             answer, *_, penalty = network(truth)
             value, figures = reconstruction_loss(answer, truth, model.scale.std,
                                                  liveliness)

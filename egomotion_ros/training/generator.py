@@ -37,9 +37,16 @@ from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
-from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
+from egomotion_ros.training.loop import (
+    Samples,
+    TrainingConfig,
+    ahead,
+    processes,
+    read_config,
+    train,
+)
 from egomotion_ros.training.motions import stillness
-from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
+from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank, on_device
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
@@ -92,36 +99,38 @@ def first_layers(reasoner: Reasoner, count: int | None) -> Iterator[None]:
 
 @torch.no_grad()
 def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, out: Path,
-                   decoded: np.ndarray, files: Iterable[Path], batch: int = 96,
+                   decoded: np.ndarray, files: Iterable[Path], batch: int | None = None,
                    layer: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
     States (E, P + W, D) float16 and masks (E, P + W) of the episodes ``rows``, kept in ``out``.
 
     ``decoded`` (E,) is True where the reasoner runs on its own codes instead of the true ones.
     ``files`` are those reasoner and codes come from: states kept with the same contents of them,
-    for the same episodes, are used again.  ``layer`` as in :class:`Shown`.
+    for the same episodes, are used again.  ``batch`` episodes are run together (None: as suits the
+    device); ``layer`` as in :class:`Shown`.
     """
+    if batch is None:
+        batch = 96 if next(reasoner.parameters()).device.type == 'cpu' else 768
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
     record, origin = out / 'states.json', _origin(source, rows, decoded, files, layer)
     if states_path.exists() and mask_path.exists() and _kept(record) == origin:
         return (np.load(states_path, mmap_mode='r', allow_pickle=False),
                 np.load(mask_path, allow_pickle=False))
-    probe = reasoner_states(reasoner, source, rows[:1], False, layer)
-    shape = (len(rows), *probe[0].shape[1:])
+    shape = (len(rows), reasoner.prompt_rows + reasoner.config.windows, reasoner.width)
     out.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     states = np.lib.format.open_memmap(out / 'states.part.npy', 'w+', np.float16, shape)
     masks = np.zeros(shape[:2], bool)
-    order = np.argsort(decoded, kind='stable')
-    starts = [*range(0, int((~decoded).sum()), batch), *range(int((~decoded).sum()), len(rows),
-                                                              batch)]
-    for start, stop in tqdm(list(zip(starts, [*starts[1:], len(rows)], strict=True)),
-                            desc='states', mininterval=5):
-        part = np.sort(order[start:stop])
-        answer, mask = reasoner_states(reasoner, source, rows[part], bool(decoded[part[0]]),
-                                       layer)
-        states[part] = answer.numpy()
-        masks[part] = mask.numpy()
+    # Of one kind each: a batch is decoded or it is not.
+    parts = [kind[start:start + batch] for kind in (np.flatnonzero(~decoded),
+                                                    np.flatnonzero(decoded))
+             for start in range(0, len(kind), batch)]
+    batches = ahead(lambda part: source.batch(source.episodes.scene[rows[part]], rows[part]),
+                    parts)
+    for part, drawn in zip(tqdm(parts, desc='states', mininterval=5), batches, strict=True):
+        answer, mask = reasoner_states(reasoner, drawn, bool(decoded[part[0]]), layer)
+        states[part] = answer.half().cpu().numpy()
+        masks[part] = mask.cpu().numpy()
     states.flush()
     (out / 'states.part.npy').rename(states_path)
     np.save(mask_path, masks)
@@ -151,10 +160,10 @@ def _kept(record: Path) -> str | None:
 
 
 @torch.no_grad()
-def reasoner_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray, decoded: bool,
+def reasoner_states(reasoner: Reasoner, batch: dict[str, Tensor], decoded: bool,
                     layer: int | None = None) -> tuple[Tensor, Tensor]:
-    """States of episodes, one picture a question, teacher-forced or on decoded codes."""
-    batch = source.batch(source.episodes.scene[rows], rows)
+    """States of a batch, one picture a question, teacher-forced or on decoded codes."""
+    batch = on_device(batch, next(reasoner.parameters()).device)
     question = tuple(batch[name] for name in ('pixels', 'ids', 'mask', 'camera'))
     if decoded:
         codes, _, out = reasoner.generate(*question)
@@ -170,8 +179,9 @@ def reasoner_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarra
 @torch.no_grad()
 def bank_latents(autoencoder: MotionAutoencoder, features: np.ndarray, batch: int = 256) -> Tensor:
     """Latents (M, 19, channels) of a bank's motions."""
+    device = next(autoencoder.parameters()).device
     return torch.cat([autoencoder.encode(torch.from_numpy(
-        np.asarray(features[n:n + batch], np.float32)))
+        np.asarray(features[n:n + batch], np.float32)).to(device)).cpu()
         for n in range(0, len(features), batch)])
 
 
@@ -284,11 +294,12 @@ def _told_codes(reasoner: Reasoner, text: TextEncoder, tokenizer: MotionTokenize
     source = ReasonerBatches(episodes, text, codes, reasoner.family.grid)
     answers = ([], [])
     for part in np.array_split(rows, max(len(rows) // 96, 1)):
-        batch = source.batch(episodes.scene[part], part)
+        batch = on_device(source.batch(episodes.scene[part], part),
+                          next(reasoner.parameters()).device)
         prompt = reasoner.prompt(batch['pixels'], batch['ids'], batch['mask'], batch['camera'])
         for told, order in zip(answers, (np.arange(len(part)), np.roll(np.arange(len(part)), 7)),
                                strict=True):
-            told.append(reasoner.teach(*prompt, batch['codes'][order, :, 0]).states)
+            told.append(reasoner.teach(*prompt, batch['codes'][order, :, 0]).states.cpu())
     return torch.cat(answers[0]), torch.cat(answers[1])
 
 
@@ -373,8 +384,9 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     reasoner: Reasoner = load_model(reasoner_dir, 'reasoner')
     autoencoder: MotionAutoencoder = load_model(autoencoder_dir, 'autoencoder')
     tokenizer: MotionTokenizer = load_model(tokenizer_dir, 'tokenizer')
+    device = processes().device
     for module in (reasoner, autoencoder, tokenizer):
-        module.requires_grad_(False)
+        module.requires_grad_(False).to(device)
     text = TextEncoder.open(Path(reasoner_dir) / 'text.json', reasoner.config.text_tokens)
     files = [*(Path(reasoner_dir) / name for name in ('config.json', 'model.safetensors')),
              Path(tokenizer_dir) / 'model.safetensors']
@@ -400,8 +412,6 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     val = None if val_dir is None else prepare(val_dir, slice(None), store / 'states_val',
                                                VALIDATED)
     latents = bank_latents(autoencoder, episodes.bank.features)
-    device = processes().device
-    autoencoder.to(device)
     generator = make_generator({**settings, 'channels': autoencoder.config.channels,
                                 'state_width': reasoner.width, 'aims': shown == Shown()},
                                config, init)
@@ -429,16 +439,20 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         index = motions[chosen]
         # Rows that nobody has (padding of the text) cost time and say nothing.
         used = masks[chosen].any(0)
-        return tuple(part.to(device) for part in (
-            latents[index],
-            torch.from_numpy(np.asarray(episodes.bank.features[index], np.float32)),
-            torch.from_numpy(np.asarray(states[chosen][:, used], np.float32)),
-            torch.from_numpy(masks[chosen][:, used]), moving[index], reaching[index],
-            hands[chosen]))
+        return (latents[index], torch.from_numpy(episodes.bank.features[index]),
+                torch.from_numpy(states[chosen][:, used]),
+                torch.from_numpy(masks[chosen][:, used]), moving[index], reaching[index],
+                hands[chosen])
+
+    def placed(drawn: tuple[Tensor, ...]) -> list[Tensor]:
+        drawn = [part.to(device, non_blocking=True) for part in drawn]
+        return [part.float() if part.is_floating_point() else part for part in drawn]
+
+    samples = Samples(lambda rng: draw(rng, config.batch), config)
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        target, truth, state, mask, is_moving, reach, hand = draw(rng, config.batch)
+        target, truth, state, mask, is_moving, reach, hand = placed(samples(step))
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
                                    is_moving, path_weight, feet_weight, reach, hands_weight,
                                    liveliness)
@@ -452,8 +466,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     @torch.no_grad()
     def sensitivity(network: torch.nn.Module, step: int) -> float:
         """Loss with swapped conditions over loss with the right ones, same noise."""
-        target, truth, state, mask, is_moving, *_ = draw(np.random.default_rng(step),
-                                                         config.batch)
+        target, truth, state, mask, is_moving, *_ = placed(
+            draw(np.random.default_rng(step), config.batch))
         values = []
         for order in (np.arange(len(state)), np.roll(np.arange(len(state)), 1)):
             torch.manual_seed(step)

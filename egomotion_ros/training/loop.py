@@ -13,11 +13,12 @@ folder of checkpoints must be one that all processes share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 import json
 import math
+import os
 from pathlib import Path
 import time
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 import yaml
@@ -37,6 +39,8 @@ from egomotion_ros.models.checkpoints import load_tensors, save_json, save_model
 
 #: ``loss(model, rng, step)`` -> loss and figures to log.
 Loss = Callable[[nn.Module, np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+#: Most processes that make samples ahead of time where a GPU waits for them.
+WORKERS = 8
 #: ``validate(model)`` -> figures to log.
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -93,6 +97,59 @@ def processes() -> PartialState:
     """
     # The first process may take hours over such a file while the others wait.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=24))
+
+
+class Samples:
+    """
+    The samples of the steps of a run: ``draw(rng)`` gives those of one.
+
+    Where a GPU waits for them they are drawn ahead of time, by other processes; then ``draw``
+    must neither use torch's random numbers nor a GPU.  What is drawn for a step does not depend
+    on that.
+    """
+
+    def __init__(self, draw: Callable[[np.random.Generator], Any], config: TrainingConfig) -> None:
+        self._draw, self._config = draw, config
+        self._next, self._coming = -1, iter(())
+
+    def _of(self, step: int) -> Any:
+        key = (self._config.seed, step, processes().process_index, 1)
+        return self._draw(np.random.default_rng(key))
+
+    def __call__(self, step: int) -> Any:
+        """Give the samples of a step; steps one after the other come fastest."""
+        if step != self._next:
+            self._coming = ahead(self._of, range(step, self._config.steps))
+        self._next = step + 1
+        return next(self._coming)
+
+
+def ahead(make: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """
+    Give ``make(item)`` of all items, tensors or containers of them, in order.
+
+    Where a GPU waits for them other processes make some ahead of time.
+    """
+    if processes().device.type == 'cpu':
+        yield from map(make, items)
+        return
+    workers = max(1, min(WORKERS, (os.cpu_count() or 2) // processes().num_processes - 2))
+    yield from DataLoader(_Made(make, items), batch_size=None, shuffle=False, pin_memory=True,
+                          num_workers=workers, prefetch_factor=4, multiprocessing_context='fork')
+
+
+@dataclass(frozen=True)
+class _Made(Dataset):
+    make: Callable[[Any], Any]
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        # Many processes with many threads each are slower than with one.
+        torch.set_num_threads(1)
+        return self.make(self.items[index])
 
 
 def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: Path,

@@ -10,7 +10,7 @@ goal).  Episodes without motions train the grounding alone.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from egomotion_ros.models.pretrained import start_reasoner
 from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import InstructionTooLongError, TextEncoder
-from egomotion_ros.training.loop import TrainingConfig, processes, read_config, train
+from egomotion_ros.training.loop import Samples, TrainingConfig, processes, read_config, train
 
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
@@ -95,17 +95,18 @@ def _unknown_word(rng: np.random.Generator, taken: frozenset[str]) -> str:
             return word
 
 
-def blurred(texts: list[str], seed: int = 0) -> list[str]:
+def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()) -> list[str]:
     """
     Sentences with one word that says what to do replaced by one that means nothing.
 
     Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
     ball", and what is not in the training grammar must not hide what is.  What is left has to
     tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it.
+    ``known`` are words of other sentences, which mean something too.
     """
     rng = np.random.default_rng(seed)
     # Chance must not spell a word that says something, nor one that is held out.
-    taken = HELD_OUT_VERBS.union(*(text.split() for text in texts))
+    taken = HELD_OUT_VERBS.union(known, *(text.split() for text in texts))
     result = []
     for text in texts:
         words = text.split()
@@ -123,28 +124,42 @@ def blurred(texts: list[str], seed: int = 0) -> list[str]:
 def _encoded(text: TextEncoder, sentences: list[str], instead: list[str] | None = None
              ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and masks (E, tokens) of sentences; of those ``instead`` where one is too long."""
+    encode = cache(text.encode)  # thousands of sentences stand for hundreds of thousands
     pairs = []
     for n, sentence in enumerate(sentences):
         try:
-            pairs.append(text.encode(sentence))
+            pairs.append(encode(sentence))
         except InstructionTooLongError:
             if instead is None:
                 raise
-            pairs.append(text.encode(instead[n]))
+            pairs.append(encode(instead[n]))
     return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
 
 
 def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 256) -> np.ndarray:
     """Codes (M, 19, levels) of the motions (M, 152, 140) of a bank."""
+    device = next(tokenizer.parameters()).device
     parts = [tokenizer.encode(torch.from_numpy(
-        np.asarray(features[n:n + batch], np.float32))).numpy()
+        np.asarray(features[n:n + batch], np.float32)).to(device)).cpu().numpy()
         for n in range(0, len(features), batch)]
     return np.concatenate(parts)
 
 
 def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Give a batch of :class:`ReasonerBatches` on ``device``."""
-    return {name: value.to(device) for name, value in batch.items()}
+    """
+    Give a batch of :class:`ReasonerBatches` on ``device``, its pictures as pixels in [-1, 1].
+
+    Pictures with a ``light`` (S, 4), gain of the colours and lift, are changed by it, and noise
+    is laid over them.
+    """
+    batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    pixels = batch.pop('images').permute(0, 3, 1, 2).float() / 127.5 - 1
+    light = batch.pop('light', None)
+    if light is not None:
+        gain, lift = light[:, :3, None, None], light[:, 3:, None, None]
+        pixels = (pixels * (0.5 * gain + 0.5 * gain[:, :1]) + lift
+                  + 0.02 * torch.randn_like(pixels)).clamp(-1, 1)
+    return batch | {'pixels': pixels}
 
 
 class ReasonerBatches:
@@ -166,10 +181,14 @@ class ReasonerBatches:
         self.scenes = np.intersect1d(usable, usable if scenes is None else scenes)
 
     @cached_property
-    def blurred(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and masks of the sentences with a word nobody knows, told by the rest of them."""
-        known = self.episodes.instructions
-        return _encoded(self._text, blurred(known), known)
+    def _words(self) -> frozenset[str]:
+        return frozenset(word for text in set(self.episodes.instructions)
+                         for word in text.split())
+
+    def blurred(self, rows: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and masks of the sentences of ``rows`` with a word nobody knows in each."""
+        known = [self.episodes.instruction(int(row)) for row in rows]
+        return _encoded(self._text, blurred(known, seed, self._words), known)
 
     def drop_under_way(self) -> None:
         """
@@ -186,8 +205,8 @@ class ReasonerBatches:
         """
         Draw ``pictures`` scenes with ``questions`` episodes each.
 
-        As :meth:`batch`, with changed light and some unknown words; text only as long as the
-        longest of them, unless it is to be ``whole``.
+        As :meth:`batch`, with a ``light`` to change and some unknown words; text only as long as
+        the longest of them, unless it is to be ``whole``.
         """
         scenes = rng.choice(self.scenes, pictures)
         rows = np.concatenate([rng.choice(self.of_scene[s], questions,
@@ -195,25 +214,29 @@ class ReasonerBatches:
                                for s in scenes])
         batch = self.batch(scenes, rows)
         other = rng.random(len(rows)) < BLURRED
-        for name, values in zip(('ids', 'mask'), self.blurred, strict=True):
-            batch[name][torch.from_numpy(other)] = torch.from_numpy(values[rows[other]])
+        seed = int(rng.integers(2 ** 32))
+        if other.any():
+            for name, values in zip(('ids', 'mask'), self.blurred(rows[other], seed),
+                                    strict=True):
+                batch[name][torch.from_numpy(other)] = torch.from_numpy(values)
         # Padding that all questions share costs time and says nothing.
         length = batch['mask'].shape[1] if whole else int(batch['mask'].sum(1).max())
         batch |= {name: batch[name][:, :length] for name in ('ids', 'mask')}
         # Brightness and contrast of a real camera wander.
-        gain = torch.from_numpy(rng.uniform(0.75, 1.25, (pictures, 3, 1, 1)).astype(np.float32))
-        lift = torch.from_numpy(rng.uniform(-0.12, 0.12, (pictures, 1, 1, 1)).astype(np.float32))
-        noise = torch.randn(batch['pixels'].shape) * 0.02
-        batch['pixels'] = (batch['pixels'] * (0.5 * gain + 0.5 * gain[:, :1]) + lift + noise
-                           ).clamp(-1, 1)
+        gain, lift = rng.uniform(0.75, 1.25, (pictures, 3)), rng.uniform(-0.12, 0.12, pictures)
+        batch['light'] = torch.from_numpy(np.column_stack([gain, lift]).astype(np.float32))
         return batch
 
     def batch(self, scenes: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
-        """Tensors of pictures ``scenes`` (S,) and episodes ``rows`` (B,), grouped by picture."""
+        """
+        Tensors of pictures ``scenes`` (S,) and episodes ``rows`` (B,), grouped by picture.
+
+        :func:`on_device` makes pixels of the pictures, ``images`` (S, H, W, 3) uint8.
+        """
         episodes = self.episodes
         owner = episodes.scene[rows]
         batch = {
-            'pixels': to_pixels(episodes.images[scenes]),
+            'images': torch.from_numpy(episodes.images[scenes]),
             'objects': torch.from_numpy(np.asarray(episodes.objects[scenes], np.float32)),
             'depth': torch.from_numpy(np.asarray(episodes.depth[scenes], np.float32)),
             'ids': torch.from_numpy(self.ids[rows]), 'mask': torch.from_numpy(self.mask[rows]),
@@ -402,7 +425,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)
     if init is not None:
         keep_words(model, text, init)
-    tokenizer = None if tokenizer_dir is None else load_model(tokenizer_dir, 'tokenizer')
+    tokenizer = (None if tokenizer_dir is None else
+                 load_model(tokenizer_dir, 'tokenizer').to(processes().device))
     patches = model.family.grid
 
     def batches(folder: Path, part: slice) -> ReasonerBatches:
@@ -415,10 +439,11 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
 
     source = batches(episodes_dir, scenes)
     questions = int(data.get('questions', 5))
+    samples = Samples(lambda rng: source.sample(rng, config.batch, questions), config)
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
-        batch = on_device(source.sample(rng, config.batch, questions), processes().device)
+        batch = on_device(samples(step), processes().device)
         result = reasoner_pass(network, batch)
         value, figures = grounding_loss(result.grounding, batch, patches)
         if 'codes' in batch and batch['spoken'].any():

@@ -14,7 +14,8 @@ from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.episodes_bank import make_bank
 from egomotion_ros.data.episodes_commands import SWEEP
 from egomotion_ros.data.episodes_table import rows
-from egomotion_ros.data.instructions import ACTIONS, NAMING_ACTIONS
+from egomotion_ros.data.instructions import ACTIONS, NAMING_ACTIONS, object_command, templates
+from egomotion_ros.data.instructions_furnished import TEST, TRAIN
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS
 from egomotion_ros.data.scenes_view import CAMERA
@@ -77,6 +78,20 @@ def test_searches_turn_left_for_what_is_out_of_view(episodes):
             assert table[episodes.target[e], VISIBLE] == 0
             colour = COLOUR_NAMES[int(table[episodes.target[e], COLOUR])]
             assert colour in episodes.instruction(e)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_what_is_out_of_view_is_asked_for_in_the_words_of_every_action(split):
+    patterns = set(templates('search', split, 'furnished'))
+    for action in NAMING_ACTIONS:
+        assert patterns.issuperset((TRAIN if split == 'train' else TEST)[action]), action
+    rng = np.random.default_rng(0)
+    commands = [object_command('search', -1, 1, 2, rng, split, 'furnished', 'left')
+                for _ in range(200)]
+    handed = [command for command in commands if 'left hand' in command.text]
+    assert 10 < len(handed) < 100
+    assert all(command.action == 'search' and not command.params for command in commands)
+    assert not any('{' in command.text for command in commands)
 
 
 def test_everything_in_view_is_asked_for(episodes):

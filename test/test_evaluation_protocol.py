@@ -15,14 +15,16 @@ from egomotion_ros.body.edits import place
 from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
+from egomotion_ros.data.instructions import SHAPE_WORDS
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.data.scenes import OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
+from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
 from egomotion_ros.data.synthesis_reach import synthesise_reach
 from egomotion_ros.evaluation.chance import constant_hands, touches
 from egomotion_ros.evaluation.closed_loop import LATENCY, answer_twice, join_motions
 from egomotion_ros.evaluation.goals import share
 from egomotion_ros.evaluation.protocol import protocol_rows
+from egomotion_ros.evaluation.questions import asked_for_nothing
 from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching
 from egomotion_ros.evaluation.scenes import held_out_questions, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -255,6 +257,25 @@ def test_constant_hands_touch_more_than_nothing_and_far_from_all():
     assert np.isnan(hands[0]).all() and 0.4 <= np.hypot(*hands[1, :2]) <= 1.3
 
 
+@pytest.mark.parametrize('action', ['walk_to', 'reach'])
+def test_what_is_asked_for_in_vain_is_nowhere_and_is_to_be_searched_for(action):
+    for question in held_out_questions(6, action, kind='furnished'):
+        asked = asked_for_nothing(question)
+        assert asked.instruction == asked_for_nothing(question).instruction
+        words = set(asked.instruction.split())
+        named = [item for item in question.scene.objects
+                 if COLOUR_NAMES[item.colour] in words
+                 and any(word in words for word in SHAPE_WORDS[SHAPE_NAMES[item.shape]])]
+        assert not named and asked.instruction != question.instruction
+        assert ('hand' in asked.instruction) == (action == 'reach')
+        assert asked.image is question.image and asked.scene is question.scene
+        still = standing(60)
+        assert not asked.score(still).reached
+        still.rotations[:, 0] = axis_angle_to_matrix(
+            np.array([0.0, 0.0, np.radians(85.0)])) @ still.rotations[:, 0]
+        assert asked.score(still).reached and not asked.score(walking(2.0)).reached
+
+
 def _summary(hits) -> dict:
     return share(hits) | share(hits, 'settled')
 
@@ -274,4 +295,8 @@ def test_protocol_rows_compare_with_chance():
     assert rows['sentences of training less unseen ones'].met is False
     assert rows['the same where the verb is unseen'].met
     assert rows['scenes'].met is False
+    row = 'asked for what is nowhere: turns to look for it'
+    assert row not in rows
+    told = {row.figure: row for row in protocol_rows(figures | {'nowhere': rare}, 'walk_to')}
+    assert told[row].value == pytest.approx(0.2) and told[row].goal is None
 

@@ -41,6 +41,7 @@ from egomotion_ros.training.reasoner import (
     encode_bank,
     grounding_loss,
     keep_words,
+    on_device,
     reasoner_pass,
     train_reasoner,
     train_text,
@@ -176,7 +177,7 @@ def test_padding_that_is_left_out_changes_nothing(episodes):
     model = Reasoner(ReasonerConfig(vlm=OWN, **SIZES)).eval()
     source = ReasonerBatches(EpisodeSet.open(episodes), train_text(300, 64), None, 8)
     rows = np.arange(6)
-    batch = source.batch(source.episodes.scene[rows], rows)
+    batch = on_device(source.batch(source.episodes.scene[rows], rows), torch.device('cpu'))
     base = torch.arange(19).repeat(6, 1) % SIZES.get('codes', 8)
     length = int(batch['mask'].sum(1).max())
     assert length < 40

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.body.rotations import wrap_angle
 from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.instructions import (
@@ -27,6 +28,8 @@ from egomotion_ros.data.synthesis_reach import standing_place
 #: A search turns left by this angle (rad), looks and stops.
 SWEEP = float(np.radians(90.0))
 _NO_HANDS = np.full((2, 3), np.nan)
+#: Share of the furnished scenes in which something is asked for that is nowhere.
+_ABSENT = 0.35
 #: Codes of the hands as motions store them.
 SIDES = {'left': 0.0, 'right': 1.0, 'both': 2.0}
 
@@ -128,7 +131,7 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
         command = object_command(action, i, *kind, rng, scene.split, scene.kind)
         motion = -1 if bank is None else int(bank.of('walk_to')[item.stop])
         result.append(Episode(command, motion, item.stop_pose()))
-    if rng.random() < 0.15:
+    if rng.random() < _ABSENT:
         there = {(o.colour, o.shape) for o in scene.objects}
         kind = draw_kinds(rng, scene.split)[0]
         if kind not in there:
@@ -190,7 +193,8 @@ def _nearest(bank: MotionBank, action: str, parameter: float, rng: np.random.Gen
 
 def _search(target: int, kind: tuple[int, int], rng: np.random.Generator, scene: Scene,
             bank: MotionBank | None) -> Episode:
-    command = object_command('search', target, *kind, rng, scene.split, scene.kind)
+    side = str(rng.choice(tuple(HANDS)))
+    command = object_command('search', target, *kind, rng, scene.split, scene.kind, side)
     motion = -1 if bank is None else int(rng.choice(bank.of('search')))
     return Episode(command, motion, np.array([0.0, 0.0, SWEEP]))
 

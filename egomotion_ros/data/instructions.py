@@ -150,17 +150,18 @@ def object_command(action: str, target: int, colour: int, shape: int,
     """
     A sentence that asks for an action on the object ``target`` of a scene.
 
-    ``reach`` is asked for with the hand or hands ``side``.
+    ``reach`` is asked for with the hand or hands ``side``, and so is, in some sentences, what is
+    out of view.
     """
     if action not in (OBJECT_ACTIONS if kind == 'simple' else NAMING_ACTIONS):
         raise ValueError(f'action must be one of {OBJECT_ACTIONS}, and in furnished scenes '
                          f'{NAMING_ACTIONS}, got {action!r} in {kind} scenes')
     pattern = _pick(rng, templates(action, split, kind))
     words = {'o': object_phrase(colour, shape, rng)}
-    if action != 'reach':
-        return Command(action, pattern.format(**words), target)
-    words['h'] = _pick(rng, _REACHING[side])
-    return Command(action, pattern.format(**words), target, {'side': side})
+    if '{h}' in pattern:
+        words['h'] = _pick(rng, _REACHING[side])
+    return Command(action, pattern.format(**words), target,
+                   {'side': side} if action == 'reach' else {})
 
 
 def free_command(action: str, rng: np.random.Generator, split: str,

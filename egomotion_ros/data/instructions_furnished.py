@@ -48,7 +48,7 @@ TEST = {
     'bend': ('can you bend down', 'now bend your body', 'stoop', 'lean down to the floor'),
 }
 #: A search is asked for in the words of the other actions: what is asked for is out of view.
-_SEARCHED = ('walk_to', 'turn_to', 'stop_at')
+_SEARCHED = ('walk_to', 'turn_to', 'stop_at', 'reach')
 TRAIN['search'] = ('search for {o}', 'look around for {o}', 'go to {o}', 'walk to {o}',
                    'find {o}', 'look for {o}', 'turn to {o}', 'face {o}', 'where is {o}',
                    *(p for action in _SEARCHED for p in TRAIN[action]))

@@ -4,8 +4,9 @@
 The grounding protocol: the same scenes answered in every way that can tell seeing from guessing.
 
 To the modes of :mod:`egomotion_ros.evaluation.scenes` it adds sentences of training (are unseen
-ones within five points?), one more look in the middle of the way, and what chance is.  A walk must
-also end standing (slower than 0.2 m/s in the last frame).
+ones within five points?), one more look in the middle of the way, what chance is, and sentences
+that ask for what is nowhere in a furnished scene.  A walk must also end standing (slower than
+0.2 m/s in the last frame).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from egomotion_ros.data.instructions_furnished import has_held_out_verb
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.evaluation.closed_loop import answer_twice
 from egomotion_ros.evaluation.goals import share, summarise
+from egomotion_ros.evaluation.questions import asked_for_nothing
 from egomotion_ros.evaluation.scenes import Question, answer, answer_all, scored
 from egomotion_ros.evaluation.table import Goal, Row, rate
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -48,7 +50,8 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
 
     ``known sentences`` and, for walks and reaches, ``one more look`` as summaries; ``known less
     unseen`` the paired difference with its interval, ``known less unseen verbs`` that of the
-    sentences whose verb no training sentence has, where there are any.
+    sentences whose verb no training sentence has, where there are any; ``nowhere`` of searches
+    for what is not in a furnished scene.
     """
     key = JUDGED_BY[questions[0].action]
     known = [replace(question, instruction=question.known) for question in questions]
@@ -62,6 +65,10 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
     verbs = [has_held_out_verb(question.instruction) for question in questions]
     if any(verbs):
         figures['known less unseen verbs'] = share(gap[verbs], 'gap')
+    if questions[0].scene.kind == 'furnished':
+        nowhere = [asked_for_nothing(question) for question in questions]
+        figures['nowhere'] = summarise(scored(nowhere, answer_all(
+            lambda q, seed: answer(pipeline, q, seed), nowhere, 'what is nowhere')))
     if questions[0].action in TWO_LOOKS:
         with SceneRenderer(pipeline.camera) as renderer:
             twice = answer_all(lambda q, seed: answer_twice(pipeline, q, seed, renderer),
@@ -96,4 +103,6 @@ def protocol_rows(figures: Mapping[str, Any], action: str) -> list[Row]:
         rate(section, 'chance: best constant motion', constant, key=key),
         rate(section, 'image blanked', figures['image blanked'], limit, key),
         rate(section, 'instruction shuffled', figures['instruction shuffled'], limit, key),
+        *([rate(section, 'asked for what is nowhere: turns to look for it', figures['nowhere'])]
+          if 'nowhere' in figures else []),
     ]

@@ -11,13 +11,14 @@ furnished scenes it is asked for alike, and what stands within reach is reached 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from egomotion_ros.data.episodes_commands import SWEEP
 from egomotion_ros.data.instructions import object_phrase, templates
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, scene_seed
+from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, draw_kinds, scene_seed
 from egomotion_ros.data.scenes_furnished import approach, draw_scene
 from egomotion_ros.data.scenes_view import clear_of_boxes
 from egomotion_ros.evaluation.goals import GoalScore, object_goal, score_motion
@@ -93,6 +94,25 @@ def held_out_questions(count: int, action: str = 'walk_to', first: int = 0, spli
                                       table, target, scene, learned,
                                       item.side if action == 'reach' else ''))
     return questions
+
+
+def asked_for_nothing(question: Question) -> Question:
+    """
+    The same scene, asked in a held-out sentence for something of the same kind that is nowhere.
+
+    What is right then is a search: stay and turn left by ``SWEEP`` to look for it.
+    """
+    scene = question.scene
+    rng = np.random.default_rng([scene.seed, 13])
+    there = {(item.colour, item.shape) for item in scene.objects}
+    kind = draw_kinds(rng, scene.split)[0]
+    while kind in there:
+        kind = draw_kinds(rng, scene.split)[0]
+    words = {'o': object_phrase(*kind, rng),
+             'h': _HANDS[question.side or str(rng.choice(tuple(_HANDS)))]}
+    pattern = str(rng.choice(templates(question.action, scene.split, scene.kind)))
+    return replace(question, instruction=pattern.format(**words), action='turn_to',
+                   goal=np.array([0.0, 0.0, SWEEP]), target=-1, side='')
 
 
 def asked_for(scene: Scene, table: np.ndarray, action: str) -> int | None:

@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Callable
 import json
 from pathlib import Path
+import shutil
 import subprocess
 import time
 from typing import Any
@@ -24,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._device import DeviceContext
 
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
@@ -149,7 +149,7 @@ def make(tiny: bool, device: torch.device, dtype: torch.dtype, steps: int,
          guidance: float) -> FullPlan:
     """Make the models on ``device`` and the plan of them."""
     sizes = TINY if tiny else PALIGEMMA
-    with DeviceContext(device):
+    with device:
         reasoner = Reasoner(ReasonerConfig(**sizes, levels=6, decoder='both'), dtype=dtype)
         autoencoder = MotionAutoencoder(AutoencoderConfig())
         generator = MotionGenerator(GeneratorConfig(
@@ -256,10 +256,11 @@ def main() -> None:
             ('reasoner', plan.graphs['prefill'].reasoner),
             ('generator', plan.graphs['step'].generator))}}
     if cuda:
-        figures['driver'] = subprocess.run(
-            ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-            capture_output=True, text=True, check=False).stdout.strip()
-        figures['memory_gib'] = torch.cuda.max_memory_allocated() / 2 ** 30
+        if shutil.which('nvidia-smi'):
+            figures['driver'] = subprocess.run(
+                ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+                capture_output=True, text=True, check=False).stdout.strip()
+        torch.cuda.reset_peak_memory_stats()
 
     def timed(name: str, run: Callable[[], Any]) -> None:
         timing = measure(run, args.runs, device)
@@ -283,6 +284,8 @@ def main() -> None:
         figures['same_codes'] = (codes == wanted[0]).float().mean().item()
         figures['feature_gap'] = float((motion - wanted[1]).abs().max())
         figures['feature_size'] = float(wanted[1].abs().max())
+    if cuda:
+        figures['memory_gib'] = torch.cuda.max_memory_allocated() / 2 ** 30
     figures['faster'] = figures['eager']['p50_ms'] / figures['compiled']['p50_ms']
     text = json.dumps(figures, indent=1)
     print(text)

@@ -269,11 +269,11 @@ def test_what_is_asked_for_in_vain_is_nowhere_and_is_to_be_searched_for(action):
         assert not named and asked.instruction != question.instruction
         assert ('hand' in asked.instruction) == (action == 'reach')
         assert asked.image is question.image and asked.scene is question.scene
-        still = standing(60)
-        assert not asked.score(still).reached
-        still.rotations[:, 0] = axis_angle_to_matrix(
-            np.array([0.0, 0.0, np.radians(85.0)])) @ still.rotations[:, 0]
-        assert asked.score(still).reached and not asked.score(walking(2.0)).reached
+        assert not asked.score(standing(60)).reached
+        left = axis_angle_to_matrix(np.array([0.0, 0.0, np.radians(85.0)]))
+        for motion, right in ((standing(60), True), (walking(2.0), False)):
+            motion.rotations[:, 0] = left @ motion.rotations[:, 0]
+            assert asked.score(motion).reached is right
 
 
 def _summary(hits) -> dict:

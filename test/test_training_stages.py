@@ -172,6 +172,23 @@ def test_a_reasoner_that_starts_from_another_keeps_the_words_both_know(episodes,
         train_reasoner(config, episodes, tmp_path / 'other', init=tmp_path / 'first')
 
 
+def test_light_changes_pictures_and_noise_lies_over_them():
+    images = torch.full((2, 4, 4, 3), 128, dtype=torch.uint8)
+    plain = on_device({'images': images}, torch.device('cpu'))
+    assert set(plain) == {'pixels'} and plain['pixels'].shape == (2, 3, 4, 4)
+    torch.testing.assert_close(plain['pixels'], torch.full((2, 3, 4, 4), 128 / 127.5 - 1))
+    images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    light = torch.tensor([[0.8, 0.8, 1.2, 0.1], [1.0, 1.0, 1.0, 0.0]])
+    torch.manual_seed(0)
+    batch = {'images': images, 'light': light}
+    dim, same = on_device(batch, torch.device('cpu'))['pixels']
+    # Black is -1: a gain of 0.8 makes it -0.8 before the lift.
+    assert dim[0].mean().item() == pytest.approx(-0.7, abs=0.01)
+    assert dim[2].mean().item() == pytest.approx(-0.9, abs=0.01)
+    assert dim[0].std().item() == pytest.approx(0.02, rel=0.1)
+    assert same.min() == -1 and set(batch) == {'images', 'light'}
+
+
 def test_padding_that_is_left_out_changes_nothing(episodes):
     torch.manual_seed(0)
     model = Reasoner(ReasonerConfig(vlm=OWN, **SIZES)).eval()

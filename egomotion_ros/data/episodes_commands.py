@@ -134,8 +134,9 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
     if rng.random() < _ABSENT:
         there = {(o.colour, o.shape) for o in scene.objects}
         kind = draw_kinds(rng, scene.split)[0]
-        if kind not in there:
-            result.append(_search(-1, kind, rng, scene, bank))
+        while kind in there:
+            kind = draw_kinds(rng, scene.split)[0]
+        result.append(_search(-1, kind, rng, scene, bank))
     if bank is not None:
         for _ in range(1 + int(rng.random() < 0.6)):
             actions = [a for a in free_parameters('furnished') if len(bank.of(a))]

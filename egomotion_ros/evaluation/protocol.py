@@ -103,6 +103,7 @@ def protocol_rows(figures: Mapping[str, Any], action: str) -> list[Row]:
         rate(section, 'chance: best constant motion', constant, key=key),
         rate(section, 'image blanked', figures['image blanked'], limit, key),
         rate(section, 'instruction shuffled', figures['instruction shuffled'], limit, key),
-        *([rate(section, 'asked for what is nowhere: turns to look for it', figures['nowhere'])]
+        *([rate(section, 'asked for what is nowhere: turns to look for it', figures['nowhere'],
+                key=key)]
           if 'nowhere' in figures else []),
     ]

@@ -98,7 +98,7 @@ def held_out_questions(count: int, action: str = 'walk_to', first: int = 0, spli
 
 def asked_for_nothing(question: Question) -> Question:
     """
-    The same scene, asked in a held-out sentence for something of the same kind that is nowhere.
+    The same scene, asked to do the same with something that is nowhere, in a held-out sentence.
 
     What is right then is a search: stay and turn left by ``SWEEP`` to look for it.
     """
@@ -111,8 +111,8 @@ def asked_for_nothing(question: Question) -> Question:
     words = {'o': object_phrase(*kind, rng),
              'h': _HANDS[question.side or str(rng.choice(tuple(_HANDS)))]}
     pattern = str(rng.choice(templates(question.action, scene.split, scene.kind)))
-    return replace(question, instruction=pattern.format(**words), action='turn_to',
-                   goal=np.array([0.0, 0.0, SWEEP]), target=-1, side='')
+    return replace(question, instruction=pattern.format(**words), known='',
+                   action='turn_to', goal=np.array([0.0, 0.0, SWEEP]), target=-1, side='')
 
 
 def asked_for(scene: Scene, table: np.ndarray, action: str) -> int | None:

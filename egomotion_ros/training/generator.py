@@ -110,7 +110,7 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
     device); ``layer`` as in :class:`Shown`.
     """
     if batch is None:
-        batch = 96 if next(reasoner.parameters()).device.type == 'cpu' else 768
+        batch = 96 if next(reasoner.parameters()).device.type == 'cpu' else 256
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
     record, origin = out / 'states.json', _origin(source, rows, decoded, files, layer)
     if states_path.exists() and mask_path.exists() and _kept(record) == origin:
@@ -412,6 +412,15 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     val = None if val_dir is None else prepare(val_dir, slice(None), store / 'states_val',
                                                VALIDATED)
     latents = bank_latents(autoencoder, episodes.bank.features)
+    conditions = {}
+    if val is not None:
+        held, index, own, own_mask, _ = val
+        with first_layers(reasoner, shown.layer):
+            told = _told_codes(reasoner, text, tokenizer, held, index)
+        conditions = _conditions(torch.from_numpy(np.asarray(own, np.float32)),
+                                 torch.from_numpy(own_mask), *told)
+    for module in (reasoner, tokenizer):
+        module.cpu()  # their part is done: the GPU's memory is the generator's
     generator = make_generator({**settings, 'channels': autoencoder.config.channels,
                                 'state_width': reasoner.width, 'aims': shown == Shown()},
                                config, init)
@@ -480,15 +489,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                              f'of {ratio:.3f} only; it does not use the reasoner')
         return ratio
 
-    validate = None
-    if val is not None:
-        held, index, own, own_mask, _ = val
-        with first_layers(reasoner, shown.layer):
-            told = _told_codes(reasoner, text, tokenizer, held, index)
-        conditions = _conditions(torch.from_numpy(np.asarray(own, np.float32)),
-                                 torch.from_numpy(own_mask), *told)
+    def validate(network: torch.nn.Module) -> dict[str, float]:
+        return validate_generator(network, autoencoder, held, index, conditions)
 
-        def validate(network: torch.nn.Module) -> dict[str, float]:
-            return validate_generator(network, autoencoder, held, index, conditions)
-
-    return train(generator, 'generator', config, loss, out, validate)
+    return train(generator, 'generator', config, loss, out, validate if conditions else None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import partial
 import json
 import math
 import os
@@ -109,19 +110,23 @@ class Samples:
     """
 
     def __init__(self, draw: Callable[[np.random.Generator], Any], config: TrainingConfig) -> None:
-        self._draw, self._config = draw, config
-        self._next, self._coming = -1, iter(())
-
-    def _of(self, step: int) -> Any:
-        key = (self._config.seed, step, processes().process_index, 1)
-        return self._draw(np.random.default_rng(key))
+        self._steps, self._next, self._coming = config.steps, -1, iter(())
+        # Nothing that refers back here: the other processes end as soon as nobody asks any more.
+        self._of = partial(_drawn, draw, config.seed, processes().process_index)
 
     def __call__(self, step: int) -> Any:
         """Give the samples of a step; steps one after the other come fastest."""
         if step != self._next:
-            self._coming = ahead(self._of, range(step, self._config.steps))
+            self._coming = ahead(self._of, range(step, self._steps))
         self._next = step + 1
-        return next(self._coming)
+        samples = next(self._coming)
+        if self._next == self._steps:
+            next(self._coming, None)
+        return samples
+
+
+def _drawn(draw: Callable[[np.random.Generator], Any], seed: int, process: int, step: int) -> Any:
+    return draw(np.random.default_rng((seed, step, process, 1)))
 
 
 def ahead(make: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -133,9 +138,11 @@ def ahead(make: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     if processes().device.type == 'cpu':
         yield from map(make, items)
         return
-    workers = max(1, min(WORKERS, (os.cpu_count() or 2) // processes().num_processes - 2))
+    workers = max(1, min(WORKERS, len(os.sched_getaffinity(0)) // processes().num_processes - 2))
+    # A generator of its own: the loader would take a number from the one that losses draw from.
     yield from DataLoader(_Made(make, items), batch_size=None, shuffle=False, pin_memory=True,
-                          num_workers=workers, prefetch_factor=4, multiprocessing_context='fork')
+                          num_workers=workers, prefetch_factor=2, multiprocessing_context='fork',
+                          generator=torch.Generator())
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,6 @@ class _Made(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Any:
-        # Many processes with many threads each are slower than with one.
-        torch.set_num_threads(1)
         return self.make(self.items[index])
 
 

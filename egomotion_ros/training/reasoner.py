@@ -62,7 +62,11 @@ CODAS = ('', '', *'bdgklmnprstvxz', 'ck', 'ch', 'ct', 'dge', 'ft', 'ld', 'll', '
 
 def to_pixels(images: np.ndarray) -> Tensor:
     """Pictures (S, H, W, 3) uint8 -> (S, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return _in_range(torch.from_numpy(np.ascontiguousarray(images)))
+
+
+def _in_range(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_text(vocabulary: int, length: int, seed: int = 0,
@@ -153,7 +157,7 @@ def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     is laid over them.
     """
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    pixels = batch.pop('images').permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = _in_range(batch.pop('images'))
     light = batch.pop('light', None)
     if light is not None:
         gain, lift = light[:, :3, None, None], light[:, 3:, None, None]

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from egomotion_ros.bench.published import MODELS
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import FORBIDDEN, Reasoner, ReasonerConfig
@@ -33,18 +34,7 @@ from egomotion_ros.runtimes.export_graphs import Graph, graph_modules
 from egomotion_ros.runtimes.timing import Timing
 from egomotion_ros.types import PLAN_WINDOWS
 
-#: PaliGemma2-3B as published (arXiv 2412.03555), and its little sister.
-PALIGEMMA: dict[str, Any] = {
-    'layer': 26, 'text_vocabulary': 257_152, 'vlm': {
-        'model_type': 'paligemma', 'projection_dim': 2304, 'image_token_id': 257_152,
-        'vision_config': {
-            'model_type': 'siglip_vision_model', 'hidden_size': 1152,
-            'intermediate_size': 4304, 'num_hidden_layers': 27, 'num_attention_heads': 16,
-            'image_size': 224, 'patch_size': 14, 'vision_use_head': False},
-        'text_config': {
-            'model_type': 'gemma2', 'vocab_size': 257_216, 'hidden_size': 2304,
-            'intermediate_size': 9216, 'num_hidden_layers': 26, 'num_attention_heads': 8,
-            'num_key_value_heads': 4, 'head_dim': 256, 'query_pre_attn_scalar': 256}}}
+#: A little sister of PaliGemma2-3B.
 TINY: dict[str, Any] = {
     'layer': 2, 'text_vocabulary': 300, 'vlm': {
         'model_type': 'paligemma', 'projection_dim': 32, 'image_token_id': 300,
@@ -148,7 +138,7 @@ def fill(model: nn.Module) -> None:
 def make(tiny: bool, device: torch.device, dtype: torch.dtype, steps: int,
          guidance: float) -> FullPlan:
     """Make the models on ``device`` and the plan of them."""
-    sizes = TINY if tiny else PALIGEMMA
+    sizes = TINY if tiny else MODELS['paligemma2_3b']
     with device:
         reasoner = Reasoner(ReasonerConfig(**sizes, levels=6, decoder='both'), dtype=dtype)
         autoencoder = MotionAutoencoder(AutoencoderConfig())

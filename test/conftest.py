@@ -9,8 +9,11 @@ for tests without ROS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 from fixtures_bundle import tiny_bundle
 from fixtures_gait import gait_bank, gait_library
@@ -54,3 +57,14 @@ def pytest_report_header() -> list[str]:
 def checkout() -> Path:
     """Root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def benchmark_script() -> Callable[[str], ModuleType]:
+    """Give a function that loads a script of ``benchmarks/`` as a module."""
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / 'benchmarks' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    return load

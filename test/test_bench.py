@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-import importlib.util
 import json
 from pathlib import Path
 
@@ -219,11 +218,8 @@ def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path, 
     assert 'everything else' in printed and str(out.with_suffix('.png')) in printed
 
 
-def test_growth_is_the_slope_of_the_second_half(checkout: Path) -> None:
-    spec = importlib.util.spec_from_file_location(
-        'steady_state', checkout / 'benchmarks' / 'steady_state.py')
-    steady_state = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(steady_state)
+def test_growth_is_the_slope_of_the_second_half(benchmark_script) -> None:
+    steady_state = benchmark_script('steady_state')
     plans = np.arange(200.0)
     # Filling a cache at first is no growth; 0.25 MB a plan is 250 MB per 1,000.
     filled = np.minimum(plans, 80.0)

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,12 +11,8 @@ CPU = torch.device('cpu')
 
 
 @pytest.fixture(scope='module')
-def script(checkout: Path):
-    path = checkout / 'benchmarks' / 'full_size_gpu.py'
-    spec = importlib.util.spec_from_file_location('full_size_gpu', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark_script):
+    return benchmark_script('full_size_gpu')
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stage 2 is shown of the reasoner, for comparison, and the table of it."""
 
-import importlib.util
 import inspect
 from pathlib import Path
 
@@ -48,12 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def script(checkout: Path):
-    path = checkout / 'benchmarks' / 'condition_ablation.py'
-    spec = importlib.util.spec_from_file_location('condition_ablation', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark_script):
+    return benchmark_script('condition_ablation')
 
 
 def test_rows_that_are_not_shown_are_masked():

@@ -34,10 +34,8 @@ from egomotion_ros.training.autoencoder import held_out_error
 import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
 from egomotion_ros.training.motions import reconstruction_loss
-import egomotion_ros.training.reasoner as reasoner_training
 from egomotion_ros.training.reasoner import (
     ReasonerBatches,
-    blurred,
     encode_bank,
     grounding_loss,
     keep_words,
@@ -46,6 +44,8 @@ from egomotion_ros.training.reasoner import (
     train_reasoner,
     train_text,
 )
+import egomotion_ros.training.unknown_words as unknown_words
+from egomotion_ros.training.unknown_words import blurred
 
 OWN = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
     'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 1, 'num_attention_heads': 2,
@@ -280,9 +280,9 @@ def test_what_is_left_of_a_sentence_with_an_unknown_word_tells_what_to_do():
 
 
 def test_chance_spells_neither_known_words_nor_held_out_ones(monkeypatch):
-    monkeypatch.setattr(reasoner_training, 'ONSETS', ('h', 'g'))
-    monkeypatch.setattr(reasoner_training, 'NUCLEI', ('o',))
-    monkeypatch.setattr(reasoner_training, 'CODAS', ('', 'p'))
+    monkeypatch.setattr(unknown_words, 'ONSETS', ('h', 'g'))
+    monkeypatch.setattr(unknown_words, 'NUCLEI', ('o',))
+    monkeypatch.setattr(unknown_words, 'CODAS', ('', 'p'))
     drawn = {sentence.split()[0] for seed in range(40)
              for sentence in blurred(['walk to the red ball', 'go to the red ball'], seed)}
     assert {'ho', 'hogo', 'hopho'} <= drawn and drawn.isdisjoint(('hop', 'walk'))

@@ -29,7 +29,6 @@ from egomotion_ros.data.instructions import (
     free_parameters,
     object_command,
 )
-from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS
 from egomotion_ros.data.scenes import CAMERA, COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES
 from egomotion_ros.models.checkpoints import load_model, start_from
 from egomotion_ros.models.grounding import DEPTHS, Grounding
@@ -38,26 +37,13 @@ from egomotion_ros.models.reasoner import Reasoner, ReasonerOutput
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import InstructionTooLongError, TextEncoder
 from egomotion_ros.training.loop import Samples, TrainingConfig, processes, read_config, train
+from egomotion_ros.training.unknown_words import blurred
 
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
 _CORPUS = 30_000
 #: Share of the sentences that are shown with a word nobody knows (:func:`blurred`).
 BLURRED = 0.3
-#: Words of the training sentences that say what to do, and letters of words that say nothing.
-_TURNING = frozenset(('turn', 'face', 'look', 'rotate', 'find', 'search'))
-_WALKING = frozenset(('walk', 'go', 'move', 'head', 'come', 'approach', 'make', 'get'))
-DOING = _TURNING | _WALKING | {
-    'stop', 'stand', 'wait', 'stay', 'reach', 'touch', 'put', 'take', 'hold', 'run', 'kick',
-    'jump', 'bend', 'wave'}
-#: Words of sentences that name an object.
-COLOURED = frozenset(COLOUR_NAMES)
-#: Parts of words that mean nothing: beginnings, middles and ends of English syllables.
-ONSETS = ('', *'bcdfghjklmnpqrstvwz', 'bl', 'br', 'ch', 'cl', 'cr', 'dr', 'fl', 'fr', 'gl', 'gr',
-          'pl', 'pr', 'sc', 'sh', 'sk', 'sl', 'sp', 'st', 'str', 'sw', 'th', 'tr', 'tw', 'wh')
-NUCLEI = (*'aeiouy', 'ai', 'ea', 'ee', 'oa', 'oo', 'ou')
-CODAS = ('', '', *'bdgklmnprstvxz', 'ck', 'ch', 'ct', 'dge', 'ft', 'ld', 'll', 'mp', 'nce', 'nd',
-         'ng', 'nk', 'nt', 'rch', 'rd', 'rk', 'rt', 'se', 'sh', 'sp', 'ss', 'st', 'te', 've')
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -86,43 +72,6 @@ def train_text(vocabulary: int, length: int, seed: int = 0,
         else:
             texts.append(free_command(str(rng.choice(free)), rng, 'train', kind).text)
     return TextEncoder.train(texts, vocabulary, length)
-
-
-def _unknown_word(rng: np.random.Generator, taken: frozenset[str]) -> str:
-    """Make a word of up to three syllables up, none of ``taken`` nor one that begins as DOING."""
-    begun = tuple(DOING)
-    while True:
-        word = ''.join(str(rng.choice(part)) for _ in range(int(rng.choice((1, 1, 2, 2, 3))))
-                       for part in (ONSETS, NUCLEI, CODAS))
-        # The text's tokens of a word that begins with "go" begin with that of "go".
-        if word not in taken and not word.startswith(begun):
-            return word
-
-
-def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()) -> list[str]:
-    """
-    Sentences with one word that says what to do replaced by one that means nothing.
-
-    Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
-    ball", and what is not in the training grammar must not hide what is.  What is left has to
-    tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it.
-    ``known`` are words of other sentences, which mean something too.
-    """
-    rng = np.random.default_rng(seed)
-    # Chance must not spell a word that says something, nor one that is held out.
-    taken = HELD_OUT_VERBS.union(known, *(text.split() for text in texts))
-    result = []
-    for text in texts:
-        words = text.split()
-        doing = [n for n, word in enumerate(words) if word in DOING]
-        if not COLOURED.isdisjoint(words):
-            unclear = _WALKING if 'towards' in words else (
-                frozenset() if 'at' in words else _TURNING)
-            doing = [n for n in doing if words[n] not in unclear]
-        if doing:
-            words[doing[int(rng.integers(len(doing)))]] = _unknown_word(rng, taken)
-        result.append(' '.join(words))
-    return result
 
 
 def _encoded(text: TextEncoder, sentences: list[str], instead: list[str] | None = None

@@ -381,24 +381,38 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     tokenizer = (None if tokenizer_dir is None else
                  load_model(tokenizer_dir, 'tokenizer').to(processes().device))
     patches = model.family.grid
+    held_out = (None if val_dir is None else
+                stage1_batches(val_dir, text, patches, tokenizer))
+    return fit_reasoner(model, config, int(data.get('questions', 5)), out,
+                        stage1_batches(episodes_dir, text, patches, tokenizer, scenes), held_out)
 
-    def batches(folder: Path, part: slice) -> ReasonerBatches:
-        episodes = EpisodeSet.open(folder)
-        codes = None
-        if tokenizer is not None and episodes.bank is not None:
-            codes = encode_bank(tokenizer, episodes.bank.features)
-        shown = np.arange(len(episodes.images))[part]
-        return ReasonerBatches(episodes, text, codes, patches, shown)
 
-    source = batches(episodes_dir, scenes)
-    questions = int(data.get('questions', 5))
+def stage1_batches(folder: Path, text: TextEncoder, patches: int,
+                   tokenizer: MotionTokenizer | None = None, scenes: slice = slice(None)
+                   ) -> ReasonerBatches:
+    """Give the samples of ``scenes`` of the set in ``folder``; without ``tokenizer`` no codes."""
+    episodes = EpisodeSet.open(folder)
+    codes = None
+    if tokenizer is not None and episodes.bank is not None:
+        codes = encode_bank(tokenizer, episodes.bank.features)
+    return ReasonerBatches(episodes, text, codes, patches,
+                           np.arange(len(episodes.images))[scenes])
+
+
+def fit_reasoner(model: Reasoner, config: TrainingConfig, questions: int, out: Path,
+                 source: ReasonerBatches, held_out: ReasonerBatches | None = None) -> Reasoner:
+    """
+    Train a reasoner on ``source``, ``questions`` of every picture, and return it.
+
+    ``held_out`` is what its curves are of; checkpoints go to ``out`` (:func:`loop.train`).
+    """
     samples = Samples(lambda rng: source.sample(rng, config.batch, questions), config)
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
         batch = on_device(samples(step), processes().device)
         result = reasoner_pass(network, batch)
-        value, figures = grounding_loss(result.grounding, batch, patches)
+        value, figures = grounding_loss(result.grounding, batch, source.patches)
         if 'codes' in batch and batch['spoken'].any():
             # A picture does not tell that the body is under way: those motions have no words.
             spoken = batch['spoken']
@@ -419,9 +433,7 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
         return value, figures
 
     validate = None
-    if val_dir is not None:
-        held_out = batches(val_dir, slice(None))
-
+    if held_out is not None:
         def validate(network: torch.nn.Module) -> dict[str, float]:
             return validate_reasoner(network, held_out, questions)
 

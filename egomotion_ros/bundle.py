@@ -35,17 +35,19 @@ MANIFEST = 'manifest.json'
 GRAPHS = ('vision', 'prefill', 'decode', 'condition', 'time', 'step', 'encode', 'decode_motion')
 #: Graphs of parallel decoding, which a bundle holds when its reasoner was trained for it.
 PARALLEL_GRAPHS = ('query', 'refine')
+#: ``step`` for several candidates at once, which a bundle holds when it draws several.
+BATCH_GRAPH = 'step_batch'
 #: What a node that does one half of the work needs of them, by its parameter ``stages``.
 STAGE_GRAPHS = {
-    'all': (*GRAPHS, *PARALLEL_GRAPHS),
+    'all': (*GRAPHS, *PARALLEL_GRAPHS, BATCH_GRAPH),
     'reason': ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS),
-    'generate': ('condition', 'time', 'step', 'encode', 'decode_motion'),
+    'generate': ('condition', 'time', 'step', BATCH_GRAPH, 'encode', 'decode_motion'),
 }
 #: How a runtime decodes the primitives of a bundle.
 DECODERS = ('autoregressive', 'parallel')
 #: Files a bundle must hold beside the graphs: role -> file name.
 FILES = {'text': 'text.json', 'weights': 'weights.safetensors'}
-#: Most candidates of a plan: they are drawn one after the other.
+#: Most candidates of a plan.
 MAX_CANDIDATES = 64
 #: Where the bundle that ships with the package lies.
 DEFAULT_BUNDLE = Path(__file__).parent / 'bundles' / 'default'
@@ -139,7 +141,9 @@ class Bundle:
         graphs = {}
         held = top.section('graphs')
         parallel = any(name in held.data for name in PARALLEL_GRAPHS)
-        for name in (*GRAPHS, *(PARALLEL_GRAPHS if parallel else ())):
+        optional = (PARALLEL_GRAPHS if parallel else ()) + (
+            (BATCH_GRAPH,) if BATCH_GRAPH in held.data else ())
+        for name in (*GRAPHS, *optional):
             section = held.section(name)
             graphs[name] = GraphSpec(
                 name, _followed(_checked_file(directory, section), paths['weights']),
@@ -180,6 +184,11 @@ class Bundle:
     def aims(self) -> bool:
         """Whether the states are read for where a motion is to end."""
         return any(item.name == 'aim' for item in self.graphs['condition'].outputs)
+
+    @property
+    def batch(self) -> int:
+        """Candidates that are drawn at once."""
+        return self._shape(BATCH_GRAPH, 'x_next')[0] if BATCH_GRAPH in self.graphs else 1
 
     def _check_fit(self) -> None:
         """Raise ValueError when the graphs do not fit each other or the manifest's figures."""
@@ -233,6 +242,9 @@ class Bundle:
                 'refine': {'tokens': (1, self.windows), 'cache': cache, 'mask': (1, rows),
                            'logits': logits, 'states': (1, self.windows, width),
                            'residual': residual}}
+        if BATCH_GRAPH in self.graphs:
+            several = (max(2, min(self.batch, MAX_CANDIDATES)), self.windows, self.channels)
+            expected[BATCH_GRAPH] = expected['step'] | {'x': several, 'x_next': several}
         for name, shapes in expected.items():
             graph = self.graphs[name]
             found = {spec.name: spec.shape for spec in (*graph.inputs, *graph.outputs)}

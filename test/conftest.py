@@ -15,11 +15,11 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from fixtures_bundle import tiny_bundle
+from fixtures_bundle import tiny_bundle, tiny_bundle_of_four
 from fixtures_gait import gait_bank, gait_library
 import pytest
 
-__all__ = ['gait_bank', 'gait_library', 'tiny_bundle']
+__all__ = ['gait_bank', 'gait_library', 'tiny_bundle', 'tiny_bundle_of_four']
 
 #: Root of the checkout; the folder test/ lies in.
 ROOT = Path(__file__).resolve().parent.parent

@@ -88,12 +88,14 @@ def write_tiny_run(out: Path, reasoner: dict | None = None, codes: int = 32) -> 
     return out
 
 
-def write_tiny_bundle(out: Path, provenance: dict[str, str] | None = None) -> Path:
+def write_tiny_bundle(out: Path, provenance: dict[str, str] | None = None,
+                      candidates: int = 1) -> Path:
     """Export the tiny models to ``out``."""
     from egomotion_ros.runtimes.export import export_bundle
     models = tiny_models()
     models.provenance |= provenance or {}
-    export_bundle(models, out, TINY_CAMERA, steps=2, references=2, progress=False)
+    export_bundle(models, out, TINY_CAMERA, steps=2, candidates=candidates, references=2,
+                  progress=False)
     return out
 
 
@@ -119,16 +121,26 @@ def tiny_bundle(pytestconfig: pytest.Config) -> Path:
 
     Kept between sessions until the code that makes it changes.
     """
+    return _kept(pytestconfig, 1)
+
+
+@pytest.fixture(scope='session')
+def tiny_bundle_of_four(pytestconfig: pytest.Config) -> Path:
+    """The same that draws four candidates, at once; do not change it, copy it."""
+    return _kept(pytestconfig, 4)
+
+
+def _kept(pytestconfig: pytest.Config, candidates: int) -> Path:
     from egomotion_ros.bundle import Bundle
     key = _sources()
-    out = pytestconfig.cache.mkdir('tiny_bundle') / key
+    out = pytestconfig.cache.mkdir('tiny_bundle') / f'{key}-{candidates}'
     try:
         fresh = Bundle.open(out).manifest['provenance'] == {'test': key}
     except ValueError:
         fresh = False
     if not fresh:
         shutil.rmtree(out, ignore_errors=True)
-        write_tiny_bundle(out, {'test': key})
+        write_tiny_bundle(out, {'test': key}, candidates)
     return out
 
 

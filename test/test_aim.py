@@ -3,6 +3,7 @@
 """Of several candidates the one is taken that ends where the reasoner's states point."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from fixtures_bundle import standing, tiny_models
@@ -16,7 +17,7 @@ from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import yaw_matrix
 from egomotion_ros.bundle import MAX_CANDIDATES, Bundle
 from egomotion_ros.pipeline import EgoMotionPipeline
-from egomotion_ros.runtimes.loops import sample_candidates
+from egomotion_ros.runtimes.loops import batches, sample_candidates
 from egomotion_ros.types import CameraPose, Observation, PlanarPose
 
 NOWHERE = np.full((2, 3), np.nan)
@@ -89,6 +90,57 @@ def test_the_candidate_nearest_to_the_aim_is_taken(pipeline, primitives):
     np.testing.assert_allclose(taken.root_position[-1], best * pipeline.scale, atol=1e-6)
     first = pipeline.generate(replace(primitives, root=PlanarPose()), seed=3, candidates=1)
     np.testing.assert_allclose(first.root_position[-1], ends[0] * pipeline.scale, atol=1e-6)
+
+
+@pytest.mark.parametrize(('candidates', 'batch', 'sizes'), [
+    (1, 1, [1]), (3, 1, [1, 1, 1]), (1, 4, [1]), (2, 4, [1, 1]), (3, 4, [4]), (4, 4, [4]),
+    (6, 4, [4, 1, 1]), (7, 4, [4, 4])])
+def test_what_is_left_over_is_drawn_as_costs_less(candidates, batch, sizes):
+    assert batches(candidates, batch) == sizes
+
+
+@pytest.mark.parametrize('candidates', [1, 3, 4, 6])
+@pytest.mark.parametrize('known', [0, 2])
+@pytest.mark.parametrize('kind', [
+    'ort.OrtRuntime', 'openvino.OpenVinoRuntime', 'torch_graphs.BundleTorchRuntime'])
+def test_candidates_drawn_at_once_are_those_drawn_one_by_one(
+        tiny_bundle_of_four, monkeypatch, kind, candidates, known):
+    bundle = Bundle.open(tiny_bundle_of_four)
+    assert bundle.candidates == bundle.batch == 4
+    module, name = kind.split('.')
+    if module == 'openvino':
+        pytest.importorskip('openvino')
+    runtime = getattr(import_module(f'egomotion_ros.runtimes.{module}'), name)(bundle.graphs, 1)
+    random = np.random.default_rng(1)
+    states, mask = (random.standard_normal(item.shape[1:]).astype(np.float32)
+                    if item.dtype == 'float32' else random.random(item.shape[1:]) < 0.7
+                    for item in bundle.graphs['condition'].inputs)
+    prefix = random.standard_normal((known, bundle.channels)).astype(np.float32)
+    runs, run = [], runtime.run
+
+    def counting(graph, **arrays):
+        runs.append(graph)
+        return run(graph, **arrays)
+
+    monkeypatch.setattr(runtime, 'run', counting)
+
+    def draw():
+        runs.clear()
+        return sample_candidates(runtime, bundle, states, mask, prefix, 3, 2, 1.5, candidates)[0]
+
+    together = draw()
+    sizes = batches(candidates, 4)
+    assert runs.count('step_batch') == 2 * sizes.count(4)
+    assert runs.count('step') == 2 * sizes.count(1)
+    monkeypatch.setattr(runtime, 'specs', {name: spec for name, spec in runtime.specs.items()
+                                           if name != 'step_batch'})
+    one_by_one = draw()
+    assert runs.count('step') == 2 * candidates
+    assert len(together) == len(one_by_one) == candidates
+    np.testing.assert_allclose(together, one_by_one, atol=2e-6)
+    np.testing.assert_array_equal(np.array(together)[:, :known], np.broadcast_to(
+        prefix, (candidates, *prefix.shape)))
+    runtime.close()
 
 
 def test_candidates_that_are_not_plausible_are_passed_over(pipeline, primitives, monkeypatch):

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from egomotion_ros.bundle import (
+    BATCH_GRAPH,
     FORMAT,
     GRAPHS,
     MANIFEST,
@@ -95,6 +96,19 @@ def test_refuses_a_manifest_without_a_graph(copied: Path) -> None:
     edit(copied, graphs__decode=None)
     with pytest.raises(ValueError, match=r'graphs\.decode is missing'):
         Bundle.open(copied)
+
+
+@pytest.mark.parametrize('batch', [1, 3, 65])
+def test_refuses_a_batch_of_candidates_that_does_not_fit(tiny_bundle_of_four: Path,
+                                                         tmp_path: Path, batch: int) -> None:
+    assert Bundle.open(tiny_bundle_of_four).batch == 4
+    folder = tmp_path / 'bundle'
+    shutil.copytree(tiny_bundle_of_four, folder)
+    tensors = json.loads((folder / MANIFEST).read_text())['graphs'][BATCH_GRAPH]['outputs']
+    tensors[0]['shape'][0] = batch
+    edit(folder, graphs__step_batch__outputs=tensors)
+    with pytest.raises(ValueError, match='step_batch.onnx: x'):
+        Bundle.open(folder)
 
 
 def test_refuses_another_format_version(copied: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from egomotion_ros.bench import memory, path, roofline, scaling
 from egomotion_ros.bench.cpu import CPU_BACKENDS
-from egomotion_ros.bundle import DECODERS, PARALLEL_GRAPHS, Bundle
+from egomotion_ros.bundle import BATCH_GRAPH, DECODERS, PARALLEL_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import Runtime, open_runtime
+from egomotion_ros.runtimes.loops import batches
 from egomotion_ros.runtimes.timing import Ratio, Timing, plan_actions, rounds
 
 #: What can be measured, in the order it is.
@@ -80,9 +81,11 @@ def _measure_graphs(settings: Settings, runtime: Runtime, report: dict[str, Any]
         return
     bundle = settings.bundles[0]
     costs = roofline.measure(runtime, bundle, settings.threads, settings.runs)
+    runs = batches(bundle.candidates, bundle.batch)
     generator = costs.together({
-        'condition': 1, 'step': bundle.steps * bundle.candidates,
-        'decode_motion': bundle.candidates})
+        'condition': 1, 'decode_motion': bundle.candidates} | {
+        graph: bundle.steps * sum((size > 1) == (graph == BATCH_GRAPH) for size in runs)
+        for graph in ('step', BATCH_GRAPH) if graph in bundle.graphs})
     report['roofline'] = costs.as_dict() | {'generator_share': generator}
     report['memory_mb'] = memory.measure(bundle.directory, settings.threads, runtime.name)
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from egomotion_ros.bundle import GraphSpec, TensorSpec
+from egomotion_ros.bundle import BATCH_GRAPH, GraphSpec, TensorSpec
 
 #: (graph, input) -> (graph, output) it continues: same bytes, written by one, read by the other.
 ALIASES = {
@@ -25,6 +25,8 @@ ALIASES = {
     ('refine', 'cache'): ('prefill', 'cache'),
     ('step', 'context'): ('condition', 'context'),
     ('step', 'context_mask'): ('condition', 'context_mask'),
+    (BATCH_GRAPH, 'context'): ('condition', 'context'),
+    (BATCH_GRAPH, 'context_mask'): ('condition', 'context_mask'),
 }
 #: Alignment of every tensor: what CUDA's own allocator gives.
 ALIGNMENT = 256

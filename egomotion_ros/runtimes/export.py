@@ -123,7 +123,8 @@ def export_bundle(models: Models, out: Path, camera: CameraIntrinsics, *, steps:
                          f'{camera.hfov:.3f}')
     defaults = {'decoder': _decoder(models.reasoner, decoder, refinements),
                 'refinements': refinements, 'temperature': temperature}
-    graphs = graph_modules(models.reasoner, models.generator, models.autoencoder, camera.width)
+    graphs = graph_modules(models.reasoner, models.generator, models.autoencoder, camera.width,
+                           candidates)
     with staged_directory(out) as folder:
         # Compared below with the models as they are, not with the form that is written.
         write_graphs(lean_graphs(graphs), folder, progress)

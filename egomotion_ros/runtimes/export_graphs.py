@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 from transformers import DynamicCache
 
+from egomotion_ros.bundle import BATCH_GRAPH
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import FORBIDDEN, Reasoner
@@ -317,15 +318,15 @@ class Time(Graph):
 
 
 class Step(Graph):
-    """One guided Euler step of the flow."""
+    """One guided Euler step of the flow, of ``candidates`` that share all but their noise."""
 
     inputs = ('x', 'modulation', 'dt', 'guidance', 'context', 'context_mask', 'known',
               'known_mask')
     outputs = ('x_next',)
 
-    def __init__(self, generator: MotionGenerator, rows: int) -> None:
+    def __init__(self, generator: MotionGenerator, rows: int, candidates: int = 1) -> None:
         super().__init__()
-        self.generator, self.rows = generator, rows
+        self.generator, self.rows, self.candidates = generator, rows, candidates
         null = generator.null_condition(torch.zeros(1, 1, generator.config.state_width))
         with torch.no_grad():
             keys, values, _ = generator.condition(null, torch.ones(1, 1, dtype=torch.bool))
@@ -337,7 +338,8 @@ class Step(Graph):
         known = (torch.arange(config.windows)[None] < 2).float()
         context = torch.randn(2, config.layers, 1, config.heads, self.rows,
                               config.width // config.heads)
-        return (torch.randn(1, config.windows, config.channels), torch.randn(1, 6, config.width),
+        return (torch.randn(self.candidates, config.windows, config.channels),
+                torch.randn(1, 6, config.width),
                 torch.tensor([0.125]), torch.tensor([1.5]), context,
                 torch.zeros(1, 1, 1, self.rows),
                 torch.randn(1, config.windows, config.channels) * known[..., None], known)
@@ -346,7 +348,7 @@ class Step(Graph):
                 context: Tensor, context_mask: Tensor, known: Tensor,
                 known_mask: Tensor) -> Tensor:
         """
-        Advance ``x`` by ``dt``; guidance 1 is the plain conditional flow.
+        Advance ``x`` (candidates, ...) by ``dt``; guidance 1 is the plain conditional flow.
 
         The null condition is the same row everywhere, so that one row stands for all of it: it
         comes last, and the masks of the two branches say which rows each of them sees.
@@ -354,10 +356,11 @@ class Step(Graph):
         keys, values = torch.cat([context, self.null], dim=4)
         bias = torch.cat([F.pad(context_mask, (0, 1), value=FORBIDDEN),
                           F.pad(torch.full_like(context_mask, FORBIDDEN), (0, 1))])
+        count = len(x)
         velocity = self.generator.velocity(
-            torch.cat([x, x]), modulation, (keys, values, bias), torch.cat([known, known]),
-            torch.cat([known_mask, known_mask]))
-        with_condition, without = velocity[:1], velocity[1:]
+            torch.cat([x, x]), modulation, (keys, values, bias.repeat_interleave(count, dim=0)),
+            known.expand(2 * count, -1, -1), known_mask.expand(2 * count, -1))
+        with_condition, without = velocity[:count], velocity[count:]
         return x + dt * (without + guidance * (with_condition - without))
 
 
@@ -400,9 +403,10 @@ class DecodeMotion(Graph):
 
 
 def graph_modules(reasoner: Reasoner, generator: MotionGenerator,
-                  autoencoder: MotionAutoencoder, image_size: int) -> dict[str, Graph]:
+                  autoencoder: MotionAutoencoder, image_size: int, candidates: int = 1
+                  ) -> dict[str, Graph]:
     """
-    Return the graphs of a bundle by name, in evaluation mode.
+    Return the graphs of a bundle by name, in evaluation mode; one more for several ``candidates``.
 
     Raises ValueError when the models do not fit each other.
     """
@@ -420,6 +424,8 @@ def graph_modules(reasoner: Reasoner, generator: MotionGenerator,
         'step': Step(generator, rows),
         'encode': Encode(autoencoder, windows),
         'decode_motion': DecodeMotion(autoencoder, windows)}
+    if candidates > 1:
+        graphs[BATCH_GRAPH] = Step(generator, rows, candidates)
     return {name: graph.eval() for name, graph in graphs.items()}
 
 

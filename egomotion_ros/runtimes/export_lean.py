@@ -32,7 +32,7 @@ def lean_graphs(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
     lean: dict[str, Graph] = {}
     for name, graph in graphs.items():
         if isinstance(graph, Step):
-            graph = LeanStep(graph.generator, graph.rows)
+            graph = LeanStep(graph.generator, graph.rows, graph.candidates)
         elif isinstance(graph, Reading) and LeanLayers.fits(graph.reasoner):
             # One for all graphs: fused weights are stored once.
             layers = layers or LeanLayers(graph.reasoner)
@@ -163,7 +163,7 @@ class LeanLayers(nn.Module):
 
 
 class LeanBlock(nn.Module):
-    """One block of the generator on rows (branches * windows, width)."""
+    """One block of the generator on rows (branches * candidates * windows, width)."""
 
     def __init__(self, block: Block, null: Tensor) -> None:
         super().__init__()
@@ -190,28 +190,31 @@ class LeanBlock(nn.Module):
         self.null = fixed(outer.out(value.reshape(1, -1)))
 
     def forward(self, x: Tensor, time: tuple[Tensor, ...], key: Tensor, value: Tensor,
-                bias: Tensor, windows: int) -> Tensor:
+                bias: Tensor, windows: int, rows: int) -> Tensor:
         """
         ``x`` holds the conditional branch and, from the second block on, the other one below it.
+
+        A branch has ``rows``, ``windows`` of each candidate.
 
         Before any condition is seen both are the same.  ``time`` six rows (1, width), scales
         first increased by one; ``key``, ``value`` (1, heads, N, depth), ``bias`` (1, 1, 1, N).
         """
         a, b, c, d, e, f = time
-        branches = len(x) // windows
+        motions = len(x) // windows
         y = (_norm(x, self.plain) * a + b) @ self.qkv
-        y = y.reshape(branches, windows, 3, self.heads, self.depth).permute(2, 0, 3, 1, 4)
-        query, own, content = y.reshape(-1, windows, self.depth).split(branches * self.heads)
+        y = y.reshape(motions, windows, 3, self.heads, self.depth).permute(2, 0, 3, 1, 4)
+        query, own, content = y.reshape(-1, windows, self.depth).split(motions * self.heads)
         scores = _norm(query, self.self_scale) @ _norm(own, self.plain_head).transpose(-1, -2)
         y = scores.softmax(-1) @ content
-        y = y.reshape(branches, self.heads, windows, self.depth).transpose(1, 2)
+        y = y.reshape(motions, self.heads, windows, self.depth).transpose(1, 2)
         x = x + c * (y.reshape(len(x), -1) @ self.out)
-        seeing, other = x[:windows], x[-windows:]
+        seeing, other = x[:rows], x[-rows:]
+        # All candidates ask the same condition: their rows stand below each other.
         query = (_norm(seeing, self.norm_cross.weight) @ self.query).reshape(
-            1, windows, self.heads, self.depth)
+            1, rows, self.heads, self.depth)
         query = _norm(query, self.cross_scale).transpose(1, 2)
         y = (query @ key.transpose(-1, -2) + bias).softmax(-1) @ value
-        y = y.transpose(1, 2).reshape(windows, -1)
+        y = y.transpose(1, 2).reshape(rows, -1)
         x = torch.cat([seeing + y @ self.cross_out, other + self.null])
         y = _norm(x, self.plain) * d + e
         return x + f * ((F.silu(y @ self.gate) * (y @ self.up)) @ self.down)
@@ -220,8 +223,8 @@ class LeanBlock(nn.Module):
 class LeanStep(Step):
     """:class:`Step` in fewer operators."""
 
-    def __init__(self, generator: MotionGenerator, rows: int) -> None:
-        super().__init__(generator, rows)
+    def __init__(self, generator: MotionGenerator, rows: int, candidates: int = 1) -> None:
+        super().__init__(generator, rows, candidates)
         with torch.no_grad():
             null = generator.state_norm(generator.null_condition(
                 torch.zeros(1, 1, generator.config.state_width)))
@@ -238,18 +241,23 @@ class LeanStep(Step):
                 context: Tensor, context_mask: Tensor, known: Tensor,
                 known_mask: Tensor) -> Tensor:
         """As :meth:`Step.forward`."""
-        windows = x.shape[1]
+        count, windows, _ = x.shape
+        rows = count * windows
         pairs = context.reshape(-1, *context.shape[3:]).split(1)
         times = (modulation + self.tables).reshape(-1, modulation.shape[-1]).split(1)
         given = known_mask[..., None]
-        y = torch.cat([torch.where(given > 0.5, known, x), known, given], dim=-1)[0]
-        y = y @ self.inward + self.offset
+        x_in = torch.where(given > 0.5, known, x)
+        if count > 1:
+            known, given = known.expand(count, -1, -1), given.expand(count, -1, -1)
+        y = torch.cat([x_in, known, given], dim=-1)
+        y = (y @ self.inward + self.offset).reshape(rows, -1) if count > 1 else (
+            y[0] @ self.inward + self.offset)
         layers = len(self.blocks)
         for n, block in enumerate(self.blocks):
             y = block(y, times[6 * n:6 * n + 6], pairs[n], pairs[layers + n], context_mask,
-                      windows)
+                      windows, rows)
         y = self.generator.norm_out(y)
-        with_condition, without = y[:windows], y[windows:]
+        with_condition, without = y[:rows], y[rows:]
         # The last layer is linear: guided before it, it runs once.
         y = without + guidance * (with_condition - without)
-        return x + dt * self.generator.outward(y)[None]
+        return x + dt * self.generator.outward(y).reshape(x.shape)

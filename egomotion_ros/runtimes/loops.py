@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egomotion_ros.bundle import Bundle
+from egomotion_ros.bundle import BATCH_GRAPH, Bundle, GraphSpec
 from egomotion_ros.runtimes.base import Runtime
 
 #: Additive attention mask of a forbidden slot; finite, so that fp16 stays finite too.
@@ -204,6 +204,22 @@ def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -
     return int(np.argmax(logits))
 
 
+def batch_of(specs: Mapping[str, GraphSpec]) -> int:
+    """Candidates that these graphs draw at once."""
+    return specs[BATCH_GRAPH].inputs[0].shape[0] if BATCH_GRAPH in specs else 1
+
+
+def batches(candidates: int, batch: int) -> list[int]:
+    """
+    How many candidates each run of the flow draws, where graphs draw ``batch`` at once or one.
+
+    What is left over is drawn one by one, or as a batch with idle rows where that costs less:
+    four at once take a little longer than two one by one.
+    """
+    whole, left = divmod(candidates, batch)
+    return [batch] * whole + ([batch] if 2 * left > batch else [1] * left)
+
+
 def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: np.ndarray,
                    known: np.ndarray, seed: int, steps: int, guidance: float,
                    memory: TimeMemory | None = None) -> np.ndarray:
@@ -237,11 +253,15 @@ def sample_candidates(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask
     strength = np.array([guidance], np.float32)
     modulations = (memory or TimeMemory()).run(runtime, steps)
     random, latents = random_stream(seed, _GENERATOR), []
-    for _ in range(candidates):
-        x = random.standard_normal(shape).astype(np.float32)
+    for size in batches(candidates, batch_of(runtime.specs)):
+        # One after the other as they come, so that a seed means the same in batches of any size.
+        count = min(size, candidates - len(latents))
+        x = np.zeros((size, *shape[1:]), np.float32)
+        x[:count] = random.standard_normal((count, *shape[1:]))
         for modulation in modulations:
-            x = runtime.run('step', x=x, modulation=modulation, dt=dt, guidance=strength,
-                            known=fixed, known_mask=fixed_mask, **context)['x_next']
-        latents.append(np.where(fixed_mask[..., None] > 0, fixed, x)[0])
+            x = runtime.run(BATCH_GRAPH if size > 1 else 'step', x=x, modulation=modulation,
+                            dt=dt, guidance=strength, known=fixed, known_mask=fixed_mask,
+                            **context)['x_next']
+        latents += list(np.where(fixed_mask[..., None] > 0, fixed, x)[:count])
     aim = told.get('aim')
     return latents, None if aim is None else np.asarray(aim)[0]

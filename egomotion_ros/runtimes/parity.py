@@ -19,7 +19,12 @@ from tqdm import tqdm
 from egomotion_ros.body.features import feature_positions
 from egomotion_ros.bundle import DECODERS, PARALLEL_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.runtimes.loops import Decoded, decode_primitives, sample_latents
+from egomotion_ros.runtimes.loops import (
+    Decoded,
+    decode_primitives,
+    sample_candidates,
+    sample_latents,
+)
 from egomotion_ros.text import InstructionTooLongError, TextEncoder
 
 #: The gate: how far joints may be apart (m), and the share of tokens that must be identical.
@@ -161,9 +166,9 @@ def _answer(runtime: Runtime, bundle: Bundle, case: Case,
                           bundle.guidance)
     features = runtime.run('decode_motion', latents=free[None])['features']
     known = runtime.run('encode', features=features)['latents'][0, :2]
-    joined = sample_latents(runtime, bundle, decoded.states, decoded.mask, known, seed,
-                            bundle.steps, bundle.guidance)
-    features = runtime.run('decode_motion', latents=joined[None])['features']
+    drawn, _ = sample_candidates(runtime, bundle, decoded.states, decoded.mask, known, seed,
+                                 bundle.steps, bundle.guidance, bundle.candidates)
+    features = runtime.run('decode_motion', latents=drawn[-1][None])['features']
     return decoded, features[0].astype(np.float64)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from egomotion_ros.bundle import PARALLEL_GRAPHS, Bundle, GraphSpec
+from egomotion_ros.bundle import BATCH_GRAPH, PARALLEL_GRAPHS, Bundle, GraphSpec
 from egomotion_ros.runtimes.base import Held, Runtime
 from egomotion_ros.runtimes.buffers import (
     ALIASES,
@@ -42,7 +42,7 @@ __all__ = ['HALF_GRAPHS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine', 'h
 
 _log = logging.getLogger(__name__)
 #: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
-HALF_GRAPHS = ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step')
+HALF_GRAPHS = ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step', BATCH_GRAPH)
 
 
 def half_graphs(bundle: Bundle) -> tuple[str, ...]:

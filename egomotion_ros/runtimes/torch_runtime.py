@@ -68,4 +68,4 @@ def modules_of(bundle: Bundle) -> dict[str, Graph]:
     except (KeyError, TypeError) as error:
         raise ValueError(f'{bundle.directory}: the manifest does not tell the sizes of the '
                          f'models ({error})') from None
-    return graph_modules(*parts, bundle.camera.width)
+    return graph_modules(*parts, bundle.camera.width, bundle.batch)

@@ -196,23 +196,30 @@ def test_graphs_of_either_decoder_belong_to_the_reasoner(bundle: Bundle) -> None
 
 
 @pytest.mark.parametrize('backend', CPU_BACKENDS)
-def test_the_verb_writes_figures_and_a_chart(tiny_bundle: Path, tmp_path: Path, backend: str,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_writes_figures_and_a_chart(
+        tiny_bundle_of_four: Path, tmp_path: Path, backend: str,
+        capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip(backend)
     parser = argparse.ArgumentParser()
     bench.configure(parser)
     out = tmp_path / 'new' / 'figures.json'
-    arguments = [str(tiny_bundle), '--backend', backend, '--only', 'path', 'graphs', 'backends',
-                 '--runs', '2', '--threads', '1', '--json', str(out)]
+    arguments = [str(tiny_bundle_of_four), '--backend', backend, '--runs', '2', '--threads', '1',
+                 '--only', 'path', 'graphs', 'backends', '--json', str(out)]
     assert bench.run(parser.parse_args(arguments)) == 0
     found = json.loads(out.read_text())
     assert {'bundle', 'threads', 'machine', 'notes', 'path', 'roofline', 'memory_mb',
             'backends'} <= set(found)
     assert found['notes'] == {}
-    assert set(found['backends']['milliseconds']['plan']) == {backend, 'eager torch'}
+    assert set(found['backends']['milliseconds']['plan']) == {
+        backend, 'eager torch', 'eager torch, one by one'}
+    assert 'eager torch, one by one' not in found['backends']['milliseconds']['step_batch']
+    shares = {item['name']: item['share'] for item in found['roofline']['graphs']}
+    # Two steps of four candidates at once, and none of one.
+    assert min(shares[name] for name in ('condition', 'step_batch', 'decode_motion')) <= (
+        found['roofline']['generator_share'])
     assert found['backends']['ratio']['plan']['eager torch']['value'] > 0
-    assert found['memory_mb']['process'] > max(found['memory_mb'][name]
-                                                for name in Bundle.open(tiny_bundle).graphs)
+    assert found['memory_mb']['process'] > max(
+        found['memory_mb'][name] for name in Bundle.open(tiny_bundle_of_four).graphs)
     assert out.with_suffix('.png').stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert 'everything else' in printed and str(out.with_suffix('.png')) in printed

@@ -23,6 +23,8 @@ from egomotion_ros.runtimes.timing import Ratio, Timing, plan_actions, rounds
 SECTIONS = ('path', 'graphs', 'backends', 'scaling', 'peers')
 #: Name of the side that is not exported at all.
 EAGER = 'eager torch'
+#: The same where candidates that the bundle draws at once are drawn one after the other.
+EAGER_SINGLE = 'eager torch, one by one'
 _TRAIN = 'pip install -r requirements/train.txt'
 
 
@@ -105,8 +107,10 @@ def _measure_backends(settings: Settings, runtime: Runtime, report: dict[str, An
             sides[f'{settings.backends[0]}, {decoder}'] = plan_actions(
                 runtime, replace(bundle, decoder=decoder))
         try:
-            opened.append(_eager(bundle, settings.threads))
-            sides[EAGER] = plan_actions(opened[-1], bundle)
+            for name, batched in ((EAGER, True), (EAGER_SINGLE, False)):
+                if batched or bundle.batch > 1:
+                    opened.append(_eager(bundle, settings.threads, batched))
+                    sides[name] = plan_actions(opened[-1], bundle)
         except ImportError as error:
             report['notes'][EAGER] = f'not measured: {error}; {_TRAIN}'
         figures: dict[str, Any] = {'milliseconds': {}, 'ratio': {}}
@@ -159,13 +163,16 @@ def _open(backend: str, bundle: Bundle, threads: int) -> Runtime:
         raise ValueError(str(error)) from error
 
 
-def _eager(bundle: Bundle, threads: int) -> Runtime:
+def _eager(bundle: Bundle, threads: int, batched: bool) -> Runtime:
     """Open the modules the graphs were made of, in eager torch; random weights take as long."""
     import torch
 
     from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
     torch.set_num_threads(threads)
-    return TorchRuntime(modules_of(bundle))
+    modules = modules_of(bundle)
+    if not batched:
+        modules.pop(BATCH_GRAPH, None)
+    return TorchRuntime(modules)
 
 
 def machine() -> dict[str, Any]:

@@ -21,7 +21,12 @@ import numpy as np
 
 from egomotion_ros.aim import Aim
 from egomotion_ros.body.edits import ground_pose
-from egomotion_ros.body.features import check_motion, features_to_motion, motion_to_features
+from egomotion_ros.body.features import (
+    check_motion,
+    features_to_motion,
+    last_frame,
+    motion_to_features,
+)
 from egomotion_ros.bundle import MAX_CANDIDATES, STAGE_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import PROVEN_BACKENDS, Runtime, open_runtime
 from egomotion_ros.runtimes.loops import (
@@ -249,7 +254,7 @@ class EgoMotionPipeline:
                 if best is None and n == len(drawn) - 1:
                     raise
                 continue
-            miss = 0.0 if aim is None else aim.miss(features_to_motion(features))
+            miss = 0.0 if aim is None else aim.miss(last_frame(features, self.bundle.fps))
             if best is None or miss < best[0]:
                 best = miss, features
         return best[1]

@@ -144,6 +144,15 @@ def test_features_lose_nothing(seed, scale):
     assert same(motion, features.features_to_motion(values, placed, scale=scale))
 
 
+@pytest.mark.parametrize('frames', [1, 2, 80])
+def test_the_last_frame_by_itself_is_that_of_the_motion(frames):
+    values = features.motion_to_features(some_motion(frames, 3))
+    whole, last = features.features_to_motion(values, fps=20.0), features.last_frame(values, 20.0)
+    assert same(last, edits.slice_frames(whole, frames - 1, frames))
+    with pytest.raises(ValueError, match='not finite'):
+        features.last_frame(np.full((frames, 140), np.nan))
+
+
 def test_features_have_the_stated_order():
     motion = standing(30)
     motion.root_position[:, 0] = np.arange(30) * 0.05  # 1.5 m/s forward

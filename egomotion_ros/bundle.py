@@ -11,7 +11,7 @@ content and travels in every plan message.  The format is described in docs/refe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 import errno
@@ -141,9 +141,10 @@ class Bundle:
         graphs = {}
         held = top.section('graphs')
         parallel = any(name in held.data for name in PARALLEL_GRAPHS)
-        optional = (PARALLEL_GRAPHS if parallel else ()) + (
-            (BATCH_GRAPH,) if BATCH_GRAPH in held.data else ())
-        for name in (*GRAPHS, *optional):
+        names = [*GRAPHS, *(PARALLEL_GRAPHS if parallel else ())]
+        if BATCH_GRAPH in held.data:
+            names.insert(names.index('step') + 1, BATCH_GRAPH)
+        for name in names:
             section = held.section(name)
             graphs[name] = GraphSpec(
                 name, _followed(_checked_file(directory, section), paths['weights']),
@@ -188,7 +189,7 @@ class Bundle:
     @property
     def batch(self) -> int:
         """Candidates that are drawn at once."""
-        return self._shape(BATCH_GRAPH, 'x_next')[0] if BATCH_GRAPH in self.graphs else 1
+        return batch_of(self.graphs)
 
     def _check_fit(self) -> None:
         """Raise ValueError when the graphs do not fit each other or the manifest's figures."""
@@ -261,6 +262,14 @@ class Bundle:
             if spec.name == output:
                 return spec.shape
         raise ValueError(f'{self.graphs[graph].path}: output {output} is missing')
+
+
+def batch_of(graphs: Mapping[str, GraphSpec]) -> int:
+    """Candidates that ``graphs`` draw at once."""
+    if BATCH_GRAPH not in graphs:
+        return 1
+    shapes = [item.shape for item in graphs[BATCH_GRAPH].outputs if item.name == 'x_next']
+    return shapes[0][0] if shapes and shapes[0] else 0
 
 
 class _Section:

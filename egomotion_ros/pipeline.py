@@ -120,9 +120,11 @@ class EgoMotionPipeline:
             decode_primitives(self._runtime, bundle, blank['vision']['image'][0], seed=0, **prompt)
         if 'condition' in blank:
             states, mask = (blank['condition'][name][0] for name in ('states', 'mask'))
+            # One more than are drawn at once: that one is drawn alone.
+            count = bundle.batch + 1 if bundle.batch > 1 else 1
             sample_candidates(self._runtime, bundle, states, mask,
                               np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
-                              bundle.guidance, 1, self._times)
+                              bundle.guidance, count, self._times)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """

@@ -213,10 +213,13 @@ def test_the_verb_writes_figures_and_a_chart(
     assert set(found['backends']['milliseconds']['plan']) == {
         backend, 'eager torch', 'eager torch, one by one'}
     assert 'eager torch, one by one' not in found['backends']['milliseconds']['step_batch']
-    shares = {item['name']: item['share'] for item in found['roofline']['graphs']}
     # Two steps of four candidates at once, and none of one.
-    assert min(shares[name] for name in ('condition', 'step_batch', 'decode_motion')) <= (
-        found['roofline']['generator_share'])
+    costs = {item['name']: (item['flops'], item['flops'] / item['gflops'])
+             for item in found['roofline']['graphs']}
+    flops, times = (sum(calls * costs[name][n] for name, calls in (
+        ('condition', 1), ('step_batch', 2), ('decode_motion', 4))) for n in (0, 1))
+    assert found['roofline']['generator_share'] == pytest.approx(
+        flops / times / found['roofline']['gemm_gflops'])
     assert found['backends']['ratio']['plan']['eager torch']['value'] > 0
     assert found['memory_mb']['process'] > max(
         found['memory_mb'][name] for name in Bundle.open(tiny_bundle_of_four).graphs)

@@ -98,17 +98,28 @@ def test_refuses_a_manifest_without_a_graph(copied: Path) -> None:
         Bundle.open(copied)
 
 
-@pytest.mark.parametrize('batch', [1, 3, 65])
+@pytest.mark.parametrize('batch', [0, 1, 65, None])
 def test_refuses_a_batch_of_candidates_that_does_not_fit(tiny_bundle_of_four: Path,
-                                                         tmp_path: Path, batch: int) -> None:
+                                                         tmp_path: Path, batch: int | None
+                                                         ) -> None:
     assert Bundle.open(tiny_bundle_of_four).batch == 4
     folder = tmp_path / 'bundle'
     shutil.copytree(tiny_bundle_of_four, folder)
-    tensors = json.loads((folder / MANIFEST).read_text())['graphs'][BATCH_GRAPH]['outputs']
-    tensors[0]['shape'][0] = batch
-    edit(folder, graphs__step_batch__outputs=tensors)
+    graph = json.loads((folder / MANIFEST).read_text())['graphs'][BATCH_GRAPH]
+    for item in (*graph['inputs'], *graph['outputs']):
+        if item['name'] in ('x', 'x_next'):
+            item['shape'] = [] if batch is None else [batch, *item['shape'][1:]]
+    edit(folder, graphs__step_batch=graph)
     with pytest.raises(ValueError, match='step_batch.onnx: x'):
         Bundle.open(folder)
+
+
+def test_the_batch_is_read_by_name(tiny_bundle_of_four: Path, tmp_path: Path) -> None:
+    folder = tmp_path / 'bundle'
+    shutil.copytree(tiny_bundle_of_four, folder)
+    graph = json.loads((folder / MANIFEST).read_text())['graphs'][BATCH_GRAPH]
+    edit(folder, graphs__step_batch__inputs=graph['inputs'][::-1])
+    assert Bundle.open(folder).batch == 4
 
 
 def test_refuses_another_format_version(copied: Path) -> None:

@@ -28,6 +28,7 @@ from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
     decode_primitives,
+    sample_candidates,
     sample_latents,
 )
 from egomotion_ros.runtimes.ort import OrtRuntime
@@ -120,8 +121,8 @@ class Context:
 
 
 @pytest.fixture(scope='module')
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.open(tiny_bundle)
+def bundle(tiny_bundle_of_four: Path) -> Bundle:
+    return Bundle.open(tiny_bundle_of_four)
 
 
 @pytest.fixture(scope='module')
@@ -210,6 +211,22 @@ def test_what_is_handed_on_never_leaves_the_device(runner: EngineRunner, bundle:
         held = dataclasses.replace(out['context'], place=out['context'].place + ALIGNMENT)
         runner.run('step', **{**{item.name: np.ones(item.shape, item.dtype)
                                  for item in bundle.graphs['step'].inputs}, 'context': held})
+
+
+def test_candidates_read_what_the_condition_left_on_the_device(
+        runner: EngineRunner, plain: OrtRuntime, bundle: Bundle) -> None:
+    decoded = decode(plain, bundle, 3)
+    known = np.ones((1, bundle.channels), np.float32)
+    answers = [sample_candidates(runtime, bundle, decoded.states, decoded.mask, known, 3, 2, 1.5,
+                                 5)[0] for runtime in (plain, runner, runner)]
+    assert len(answers[0]) == 5
+    for found in answers[1:]:
+        np.testing.assert_array_equal(found, answers[0])
+    # Of the second plan on no context is uploaded again: x and the small inputs alone.
+    runner._cuda.log.clear()
+    sample_candidates(runner, bundle, decoded.states, decoded.mask, known, 3, 2, 1.5, 5)
+    small = len(bundle.graphs['step_batch'].inputs) - 2
+    assert runner._cuda.log.count('upload') <= 2 + 4 * small
 
 
 def test_a_prompt_that_stands_is_read_once_on_every_runtime(runner: EngineRunner,

@@ -102,6 +102,8 @@ def test_stillness_is_the_logarithm_of_how_much_jerk_is_missing():
     # Jerk is linear in the movement, and thousands of m/s^3 here: 2 of calm do not count.
     for factor in (0.5, 2.0):
         assert stillness(factor * joints, joints).item() == pytest.approx(np.log(2), abs=2e-3)
+    assert stillness(2.0 * joints, joints, gain=2.0).item() == pytest.approx(0.0, abs=1e-5)
+    assert stillness(joints, joints, gain=2.0).item() == pytest.approx(np.log(2), abs=2e-3)
     still = torch.zeros_like(joints)
     assert stillness(still, still).item() == 0.0
     # Motions count as much as they are weighed.

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 import pytest
 
-from egomotion_ros.bundle import Bundle
+from egomotion_ros.bundle import Bundle, GraphSpec
 from egomotion_ros.cli import main
 from egomotion_ros.runtimes.ort import OrtRuntime
 from egomotion_ros.runtimes.proof import compare, passed, settle
@@ -22,14 +22,19 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.open(tiny_bundle)
 
 
+def spoilt(bundle: Bundle, graph: str, folder: Path) -> GraphSpec:
+    """Give a graph whose largest weights changed their sign."""
+    proto = onnx.load(bundle.graphs[graph].path)
+    largest = max(proto.graph.initializer, key=lambda item: int(np.prod(item.dims)))
+    largest.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(largest), largest.name))
+    onnx.save(proto, folder / 'bad.onnx')
+    return dataclasses.replace(bundle.graphs[graph], path=folder / 'bad.onnx')
+
+
 @pytest.fixture
 def broken(bundle: Bundle, tmp_path: Path):
     """Open the bundle with a motion decoder whose largest weights changed their sign."""
-    proto = onnx.load(bundle.graphs['decode_motion'].path)
-    largest = max(proto.graph.initializer, key=lambda item: int(np.prod(item.dims)))
-    largest.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(largest), largest.name))
-    onnx.save(proto, tmp_path / 'bad.onnx')
-    bad = dataclasses.replace(bundle.graphs['decode_motion'], path=tmp_path / 'bad.onnx')
+    bad = spoilt(bundle, 'decode_motion', tmp_path)
 
     def make(graphs: tuple[str, ...]) -> OrtRuntime:
         changed = {'decode_motion': bad} if 'decode_motion' in graphs else {}
@@ -44,6 +49,19 @@ def test_the_graph_that_follows_worst_goes_back_until_the_gate_is_passed(bundle:
     runtime, report, graphs = settle(bundle, reference, broken, ('decode_motion', 'encode'), 1)
     assert graphs == ('encode',) and passed(report)
     assert 'decode_motion is not precise enough' in caplog.text
+    runtime.close()
+
+
+@pytest.mark.parametrize('graph', ['step', 'step_batch'])
+def test_what_draws_one_candidate_goes_back_with_what_draws_several(
+        tiny_bundle_of_four: Path, tmp_path: Path, graph: str) -> None:
+    bundle = Bundle.open(tiny_bundle_of_four)
+    bad = spoilt(bundle, graph, tmp_path)
+    runtime, report, graphs = settle(
+        bundle, OrtRuntime(bundle.graphs, 1),
+        lambda names: OrtRuntime(bundle.graphs | ({graph: bad} if graph in names else {}), 1),
+        ('step', 'step_batch', 'encode'), 1)
+    assert graphs == ('encode',) and passed(report)
     runtime.close()
 
 

@@ -109,9 +109,12 @@ def last_frame(features: np.ndarray, fps: float = FPS) -> HumanMotion:
     """
     Last frame of :func:`features_to_motion`, at scale 1, without the frames before it.
 
-    Only the path needs those.  Raises ValueError as there.
+    Only the path needs those.  Raises ValueError for a number that is not finite.
     """
-    x, y, yaw = integrate_root(np.asarray(features, np.float64), fps)
+    features = np.asarray(features, np.float64)
+    if not np.isfinite(features).all():
+        raise ValueError('features: a number is not finite')
+    x, y, yaw = integrate_root(features, fps)
     return features_to_motion(features[-1:], PlanarPose(x[-1], y[-1], yaw[-1]), fps=fps)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egomotion_ros.bundle import BATCH_GRAPH, Bundle, GraphSpec
+from egomotion_ros.bundle import BATCH_GRAPH, Bundle, batch_of
 from egomotion_ros.runtimes.base import Runtime
 
 #: Additive attention mask of a forbidden slot; finite, so that fp16 stays finite too.
@@ -202,11 +202,6 @@ def _draw(logits: np.ndarray, temperature: float, random: np.random.Generator) -
     if temperature > 0:
         logits = logits / temperature + random.gumbel(size=logits.shape)
     return int(np.argmax(logits))
-
-
-def batch_of(specs: Mapping[str, GraphSpec]) -> int:
-    """Candidates that these graphs draw at once."""
-    return specs[BATCH_GRAPH].inputs[0].shape[0] if BATCH_GRAPH in specs else 1
 
 
 def batches(candidates: int, batch: int) -> list[int]:

@@ -158,7 +158,11 @@ def check_parity(bundle: Bundle, text: TextEncoder, reference: Runtime, candidat
 
 def _answer(runtime: Runtime, bundle: Bundle, case: Case,
             seed: int) -> tuple[Decoded, np.ndarray]:
-    """Decode, sample with the first windows of the answer known, decode again: every graph."""
+    """
+    Decode, sample, sample again with the first windows of the answer known: every graph.
+
+    Returns what was decoded and the features (candidates, T, 140) of the second motions.
+    """
     decoded = decode_primitives(runtime, bundle, case.image, case.text, case.text_mask,
                                 case.camera, seed)
     free = sample_latents(runtime, bundle, decoded.states, decoded.mask,
@@ -166,10 +170,13 @@ def _answer(runtime: Runtime, bundle: Bundle, case: Case,
                           bundle.guidance)
     features = runtime.run('decode_motion', latents=free[None])['features']
     known = runtime.run('encode', features=features)['latents'][0, :2]
-    drawn, _ = sample_candidates(runtime, bundle, decoded.states, decoded.mask, known, seed,
-                                 bundle.steps, bundle.guidance, bundle.candidates)
-    features = runtime.run('decode_motion', latents=drawn[-1][None])['features']
-    return decoded, features[0].astype(np.float64)
+    # One more than are drawn at once: that one is drawn alone.
+    count = bundle.batch + 1 if bundle.batch > 1 else 1
+    joined, _ = sample_candidates(runtime, bundle, decoded.states, decoded.mask, known, seed,
+                                  bundle.steps, bundle.guidance, count)
+    features = [runtime.run('decode_motion', latents=latents[None])['features'][0]
+                for latents in joined]
+    return decoded, np.array(features, np.float64)
 
 
 class _Recorder(Runtime):

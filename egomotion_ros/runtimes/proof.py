@@ -17,7 +17,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING
 
-from egomotion_ros.bundle import Bundle
+from egomotion_ros.bundle import BATCH_GRAPH, Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.cpu import Cpu, probe_cpu
 from egomotion_ros.runtimes.engine_cache import EngineCache
@@ -80,9 +80,11 @@ def settle(bundle: Bundle, reference: Runtime, make: Callable[[tuple[str, ...]],
         if passed(report) or not graphs:
             return runtime, report, graphs
         worst = min(graphs, key=lambda name: report.graphs[name].cosine)
+        # Candidates drawn at once and one by one are the same: so is what they are drawn with.
+        back = {worst} if worst not in ('step', BATCH_GRAPH) else {'step', BATCH_GRAPH}
         _log.warning('%s is not precise enough and goes back to float32', worst)
         runtime.close()
-        graphs = tuple(name for name in graphs if name != worst)
+        graphs = tuple(name for name in graphs if name not in back)
 
 
 def note_name(bundle: Bundle, backend: str, version: str, device: Device) -> str:

@@ -189,7 +189,8 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
               truth: Tensor, states: Tensor, mask: Tensor, rng: np.random.Generator,
               drop: float, moving: Tensor, path_weight: float, feet_weight: float = 0.0,
               reaching: Tensor | None = None, hands_weight: float = 0.0,
-              liveliness: float = 0.0) -> tuple[Tensor, dict[str, float]]:
+              liveliness: float = 0.0, jerk_gain: float = 1.0
+              ) -> tuple[Tensor, dict[str, float]]:
     """
     Flow-matching loss of a batch, plus errors of the decoded motion: path, feet, hands, jerk.
 
@@ -200,7 +201,8 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     (m/s) by which planted ones move faster than in the truth, a geometric loss as in MDM (Tevet
     et al. 2023, section 3).  Hands: the gap of the wrists that reach, ``reaching`` (B, 2) True
     for left and right.  ``liveliness`` counts :func:`stillness` of the decoded motion: what a
-    mean of motions smooths away, which only the last steps can bring back.
+    mean of motions smooths away, which only the last steps can bring back; ``jerk_gain`` times the
+    jerk of the truth is asked for.
     """
     (batch, windows, _), device = latents.shape, latents.device
     # pi0 (Black et al. 2024): times biased towards noise, where the plan is decided.
@@ -243,7 +245,7 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
                     loss = loss + hands_weight * hands
                     figures['hands'] = hands.item()
                 if liveliness > 0:
-                    still = stillness(places, true, t[half].square())
+                    still = stillness(places, true, t[half].square(), jerk_gain)
                     loss = loss + liveliness * still
                     figures['stillness'] = still.item()
     return loss, figures
@@ -433,6 +435,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     feet_weight = float(data.get('feet_weight', 0.0))
     hands_weight = float(data.get('hands_weight', 0.0))
     liveliness = float(data.get('liveliness', 0.0))
+    jerk_gain = float(data.get('jerk_gain', 1.0))
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
     hands = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
 
@@ -464,7 +467,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         target, truth, state, mask, is_moving, reach, hand = placed(samples(step))
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
                                    is_moving, path_weight, feet_weight, reach, hands_weight,
-                                   liveliness)
+                                   liveliness, jerk_gain)
         if network.aim is not None:
             aimed, gaps = aim_loss(network.aim(state).float(), hand)
             value, figures = value + aimed, figures | gaps

@@ -119,9 +119,12 @@ def reconstruction_loss(answer: Tensor, truth: Tensor, std: Tensor, liveliness: 
     return loss, figures
 
 
-def stillness(places: Tensor, true: Tensor, weight: Tensor | None = None) -> Tensor:
+def stillness(places: Tensor, true: Tensor, weight: Tensor | None = None,
+              gain: float = 1.0) -> Tensor:
     """
     How unlike the jerk of joints (B, T, 22, 3) is that of the true ones, whatever its direction.
+
+    ``gain`` times theirs is asked for.
 
     Logarithms of mean magnitudes over half a second (LIVELY frames), a mean over joints and over
     motions, each of which counts ``weight`` (B,).  What comparing positions cannot foresee it
@@ -129,9 +132,9 @@ def stillness(places: Tensor, true: Tensor, weight: Tensor | None = None) -> Ten
     spectral losses do of a waveform.
     """
     powers = []
-    for joints in (places, true):
+    for joints, times in ((places, 1.0), (true, gain)):
         third = joints[:, 3:] - 3 * joints[:, 2:-1] + 3 * joints[:, 1:-2] - joints[:, :-3]
-        jerk = third.norm(dim=-1) * FPS ** 3
+        jerk = times * third.norm(dim=-1) * FPS ** 3
         whole = jerk.shape[1] // LIVELY * LIVELY
         powers.append((jerk[:, :whole].unflatten(1, (-1, LIVELY)).mean(2) + CALM).log())
     gap = (powers[0] - powers[1]).abs().mean(dim=(1, 2))

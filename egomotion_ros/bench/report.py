@@ -169,10 +169,7 @@ def _eager(bundle: Bundle, threads: int, batched: bool) -> Runtime:
 
     from egomotion_ros.runtimes.torch_runtime import TorchRuntime, modules_of
     torch.set_num_threads(threads)
-    modules = modules_of(bundle)
-    if not batched:
-        modules.pop(BATCH_GRAPH, None)
-    return TorchRuntime(modules)
+    return TorchRuntime(modules_of(bundle, batched))
 
 
 def machine() -> dict[str, Any]:

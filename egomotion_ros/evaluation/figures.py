@@ -34,7 +34,7 @@ ROBOT_FIGURES: dict[str, tuple[str, Goal | None]] = {
 }
 SPEED_FIGURES: dict[str, tuple[str, Goal | None]] = {
     'graphs of a plan, p50': ('ms', None),
-    'the same modules in eager torch, p50': ('ms', None),
+    'the same modules in eager torch, one motion at a time, p50': ('ms', None),
     'eager torch to graphs': ('x', Goal('at least', 2.0)),
 }
 CAMERA_FIGURES: dict[str, tuple[str, Goal | None]] = {

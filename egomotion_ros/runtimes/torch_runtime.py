@@ -56,10 +56,11 @@ def graph_spec(name: str, graph: Graph, path: Path = Path(), sha256: str = '',
                      describe(graph.outputs, outputs))
 
 
-def modules_of(bundle: Bundle) -> dict[str, Graph]:
+def modules_of(bundle: Bundle, batched: bool = True) -> dict[str, Graph]:
     """
     Return graph modules of the sizes a bundle states, with random weights, to compare speed.
 
+    They draw as many candidates at once as the bundle's graphs do, or one after the other.
     Raises ValueError when its manifest does not tell the sizes.
     """
     try:
@@ -68,4 +69,4 @@ def modules_of(bundle: Bundle) -> dict[str, Graph]:
     except (KeyError, TypeError) as error:
         raise ValueError(f'{bundle.directory}: the manifest does not tell the sizes of the '
                          f'models ({error})') from None
-    return graph_modules(*parts, bundle.camera.width, bundle.batch)
+    return graph_modules(*parts, bundle.camera.width, bundle.batch if batched else 1)

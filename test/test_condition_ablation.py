@@ -120,9 +120,9 @@ def test_how_often_decoded_states_are_drawn_is_what_the_configuration_says(
     drawn = []
     loss = generator_training.flow_loss
 
-    def spy(network, autoencoder, latents, truth, states, *rest):
+    def spy(network, autoencoder, latents, truth, states, *rest, **named):
         drawn.append(states)
-        return loss(network, autoencoder, latents, truth, states, *rest)
+        return loss(network, autoencoder, latents, truth, states, *rest, **named)
 
     monkeypatch.setattr(generator_training, 'flow_loss', spy)
     for draws in (1.0, 0.0):
@@ -148,7 +148,8 @@ def test_how_often_decoded_states_are_drawn_is_what_the_configuration_says(
 def test_both_generators_learn_by_every_weight_of_one_configuration(episodes, run, tmp_path,
                                                                     monkeypatch):
     config = tmp_path / 'generator.yaml'
-    weights = {'path_weight': 1.0, 'feet_weight': 2.0, 'hands_weight': 3.0, 'liveliness': 4.0}
+    weights = {'drop': 0.5, 'path_weight': 6.0, 'feet_weight': 2.0, 'hands_weight': 3.0,
+               'liveliness': 4.0, 'jerk_gain': 5.0}
     config.write_text(yaml.safe_dump({
         'model': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
         'training': {'steps': 1, 'batch': 4, 'warmup': 1}, 'data': weights}))

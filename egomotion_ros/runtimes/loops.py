@@ -215,6 +215,11 @@ def batches(candidates: int, batch: int) -> list[int]:
     return [batch] * whole + ([batch] if 2 * left > batch else [1] * left)
 
 
+def both_ways(batch: int) -> int:
+    """Fewest candidates of which some are drawn at once, where graphs do, and one alone."""
+    return batch + 1 if batch > 1 else 1
+
+
 def sample_latents(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask: np.ndarray,
                    known: np.ndarray, seed: int, steps: int, guidance: float,
                    memory: TimeMemory | None = None) -> np.ndarray:

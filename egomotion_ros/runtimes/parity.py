@@ -21,6 +21,7 @@ from egomotion_ros.bundle import DECODERS, PARALLEL_GRAPHS, Bundle
 from egomotion_ros.runtimes.base import Runtime
 from egomotion_ros.runtimes.loops import (
     Decoded,
+    both_ways,
     decode_primitives,
     sample_candidates,
     sample_latents,
@@ -170,10 +171,8 @@ def _answer(runtime: Runtime, bundle: Bundle, case: Case,
                           bundle.guidance)
     features = runtime.run('decode_motion', latents=free[None])['features']
     known = runtime.run('encode', features=features)['latents'][0, :2]
-    # One more than are drawn at once: that one is drawn alone.
-    count = bundle.batch + 1 if bundle.batch > 1 else 1
     joined, _ = sample_candidates(runtime, bundle, decoded.states, decoded.mask, known, seed,
-                                  bundle.steps, bundle.guidance, count)
+                                  bundle.steps, bundle.guidance, both_ways(bundle.batch))
     features = [runtime.run('decode_motion', latents=latents[None])['features'][0]
                 for latents in joined]
     return decoded, np.array(features, np.float64)

@@ -28,6 +28,7 @@ from egomotion_ros.training.generator import (
     end_pose,
     flow_loss,
     goal_share,
+    loss_settings,
     make_generator,
 )
 from egomotion_ros.training.loop import processes, read_config, train
@@ -119,10 +120,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
                                 'state_width': source.rows(usable[:1])[0].shape[-1]}, config,
                                init)
     reaching = torch.from_numpy(np.isfinite(bank.hands).all(-1))
-    drop, path_weight, feet_weight, hands_weight, liveliness = (
-        float(data.get(name, default)) for name, default in (
-            ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0),
-            ('liveliness', 0.0)))
+    weights = loss_settings(data)
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
@@ -134,8 +132,8 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
         target, truth, states, mask, under_way, hands = (part.to(device) for part in (
             latents[index], truth, states[:, used], mask[:, used], moving[index],
             reaching[index]))
-        return flow_loss(network, autoencoder, target, truth, states, mask, rng, drop, under_way,
-                         path_weight, feet_weight, hands, hands_weight, liveliness)
+        return flow_loss(network, autoencoder, target, truth, states, mask, rng,
+                         moving=under_way, reaching=hands, **weights)
 
     validate = None
     if val_dir is not None:

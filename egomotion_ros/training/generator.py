@@ -251,6 +251,13 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     return loss, figures
 
 
+def loss_settings(data: dict[str, Any]) -> dict[str, float]:
+    """Settings of :func:`flow_loss` in the section ``data`` of a generator's YAML."""
+    return {name: float(data.get(name, default)) for name, default in (
+        ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0),
+        ('liveliness', 0.0), ('jerk_gain', 1.0))}
+
+
 def aim_loss(told: Tensor, hands: Tensor) -> tuple[Tensor, dict[str, float]]:
     """
     Whether aims (B, AIM) tell which hands reach, those of ``hands`` (B, 2, 3) that are not NaN.
@@ -430,12 +437,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         generator.aim.adopt(reasoner.grounding)
     motions = episodes.motion[rows]
     moving = torch.from_numpy(episodes.bank.under_way())
-    drop = float(data.get('drop', 0.12))
-    path_weight = float(data.get('path_weight', 1.0))
-    feet_weight = float(data.get('feet_weight', 0.0))
-    hands_weight = float(data.get('hands_weight', 0.0))
-    liveliness = float(data.get('liveliness', 0.0))
-    jerk_gain = float(data.get('jerk_gain', 1.0))
+    weights = loss_settings(data)
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
     hands = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
 
@@ -465,9 +467,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
         target, truth, state, mask, is_moving, reach, hand = placed(samples(step))
-        value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng, drop,
-                                   is_moving, path_weight, feet_weight, reach, hands_weight,
-                                   liveliness, jerk_gain)
+        value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng,
+                                   moving=is_moving, reaching=reach, **weights)
         if network.aim is not None:
             aimed, gaps = aim_loss(network.aim(state).float(), hand)
             value, figures = value + aimed, figures | gaps

@@ -3,9 +3,10 @@
 """
 ``egomotion train``: one stage, or all stages of the default in order.
 
-Three stages are not part of ``all``: the queries teach a trained reasoner to decode in parallel,
-the evaluator measures motion and makes none, the baseline is the generator without a reasoner and
-takes the generator's configuration.
+``all`` ends with the queries, which teach the trained reasoner to decode in parallel, where the
+folder of configurations has theirs.  Two stages are never part of it: the evaluator measures
+motion and makes none, the baseline is the generator without a reasoner and takes the generator's
+configuration.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the stage or stages asked for."""
-    stages = STAGES if args.stage == 'all' else (args.stage,)
+    stages: tuple[str, ...] = (args.stage,)
+    if args.stage == 'all':
+        taught = (args.config / 'queries.yaml').is_file()
+        stages = (*STAGES, 'queries') if taught else STAGES
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
              'generator': ['episodes'], 'queries': ['episodes'], 'baseline': ['episodes'],
              'evaluator': ['library', 'episodes']}

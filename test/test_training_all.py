@@ -1,0 +1,67 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a library and episodes to a bundle, by the commands that made the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fixtures_gait import walking_motion
+import pytest
+import yaml
+
+from egomotion_ros.bundle import PARALLEL_GRAPHS, Bundle
+from egomotion_ros.cli import main
+from egomotion_ros.data.episodes import write_episodes
+from egomotion_ros.data.library import Take, save_library
+
+TRAINING = {'steps': 2, 'batch': 4, 'warmup': 1, 'save_every': 1, 'validate_every': 2}
+BODY = {'width': 16, 'blocks': 1, 'frame_width': 16, 'frame_blocks': 1}
+MODELS = {
+    'tokenizer': {**BODY, 'code_width': 8, 'codes': 32, 'levels': 2},
+    'autoencoder': {**BODY, 'channels': 8},
+    'reasoner': {
+        'vlm': {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
+            'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 1,
+            'num_attention_heads': 2, 'num_key_value_heads': 2, 'vocab_size': 300}},
+        'layer': 1, 'codes': 32, 'levels': 2, 'text_tokens': 64, 'text_vocabulary': 300},
+    'generator': {'width': 32, 'heads': 2, 'layers': 1, 'hidden': 32},
+}
+
+
+@pytest.fixture()
+def folders(gait_bank, tmp_path: Path) -> Path:
+    """A library, episodes and one configuration a stage; none of the queries."""
+    save_library(tmp_path / 'library', [
+        Take(split, split, f'walk {split}', 'walk', split, f'{split}.bvh', motion.frames, 1.0, 0.0,
+             False, False, motion)
+        for split, motion in (('train', walking_motion(1.2, 7.0)),
+                              ('val', walking_motion(1.0, 7.0)))])
+    write_episodes(tmp_path / 'episodes', 'train', 8, bank=gait_bank)
+    (tmp_path / 'config').mkdir()
+    for stage, model in MODELS.items():
+        (tmp_path / 'config' / f'{stage}.yaml').write_text(
+            yaml.safe_dump({'model': model, 'training': TRAINING}))
+    return tmp_path
+
+
+def test_all_stages_end_in_a_bundle(folders: Path) -> None:
+    runs = folders / 'runs'
+    command = ['train', 'all', '--config', str(folders / 'config'), '--library',
+               str(folders / 'library'), '--episodes', str(folders / 'episodes'),
+               '--out', str(runs), '--threads', '1']
+    assert main(command) == 0
+    assert sorted(path.name for path in runs.iterdir()) == sorted(MODELS)
+    assert main(['export', str(runs), '--out', str(folders / 'one_by_one')]) == 0
+    assert PARALLEL_GRAPHS[0] not in Bundle.open(folders / 'one_by_one').graphs
+    made = {path: path.read_bytes() for path in runs.glob('*/model.safetensors')}
+
+    # With a configuration of the queries they are taught too; what is finished stays.
+    (folders / 'config' / 'queries.yaml').write_text(
+        yaml.safe_dump({'training': TRAINING, 'data': {'samples': 80}}))
+    assert main(command) == 0
+    assert {path: path.read_bytes() for path in made} == made
+    assert main(['export', str(runs), '--decoder', 'parallel',
+                 '--out', str(folders / 'at_once')]) == 0
+    bundle = Bundle.open(folders / 'at_once')
+    assert bundle.decoder == 'parallel' and set(PARALLEL_GRAPHS) <= set(bundle.graphs)

@@ -30,6 +30,7 @@ from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import demo
 from egomotion_ros.data.instructions import Command
 from egomotion_ros.data.scenes import SHAPE_NAMES, STAND_OFF, SceneObject, scene_seed
+from egomotion_ros.data.scenes_view import CAMERA
 from egomotion_ros.demo.film import FRAME_RATE, write_pictures
 from egomotion_ros.demo.processes import Children, DemoError
 from egomotion_ros.demo.record import Attempt, Sent, Visit
@@ -39,6 +40,7 @@ from egomotion_ros.demo.script import (
     Stop,
     camera_script,
     default_script,
+    eye_of,
     goal_of,
     read_script,
     room,
@@ -50,6 +52,8 @@ from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import sample
 from egomotion_ros.retarget.quality import configurations
+from egomotion_ros.simulation.world import View, World
+from egomotion_ros.types import CameraPose
 
 SECOND = 1_000_000_000
 
@@ -59,10 +63,15 @@ def robot() -> RobotDescription:
     return RobotDescription.load('unitree_g1')
 
 
+@pytest.fixture(scope='module')
+def eye(robot: RobotDescription) -> CameraPose:
+    return eye_of(robot)
+
+
 # What is asked -----------------------------------------------------------------------------------
 @pytest.mark.parametrize('seed', [0, 1, 17])
-def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed):
-    stops = default_script(seed)
+def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed, eye):
+    stops = default_script(seed, eye)
     asks = [ask for stop in stops for ask in stop.asks]
     assert len(asks) >= 6 and len({stop.seed for stop in stops}) == len(stops)
     assert [ask.then for ask in asks].count('change') == 1
@@ -70,6 +79,7 @@ def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed):
     for stop in stops:
         scene = room(stop.seed)
         assert scene.split == 'test'
+        scene = replace(scene, camera=eye, view=None)  # as the robot sees it
         for ask in stop.asks:
             if ask.command.action == 'reach':
                 assert scene.objects[ask.command.target].side == ask.command.params['side']
@@ -80,18 +90,39 @@ def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed):
     assert room(-1) is None
 
 
-def test_the_same_seed_gives_the_same_script_and_another_seed_another():
-    assert default_script(3) == default_script(3)
-    assert {s.seed for s in default_script(3)}.isdisjoint(s.seed for s in default_script(4))
+def test_the_same_seed_gives_the_same_script_and_another_seed_another(eye):
+    assert default_script(3, eye) == default_script(3, eye)
+    assert {s.seed for s in default_script(3, eye)}.isdisjoint(
+        s.seed for s in default_script(4, eye))
     with pytest.raises(ValueError, match='seed must be'):
-        default_script(-1)
+        default_script(-1, eye)
 
 
-def test_a_file_of_instructions_finds_rooms_that_show_what_it_names(tmp_path):
+@pytest.mark.parametrize('name', ['unitree_g1', 'booster_t1'])
+def test_the_eye_is_where_the_robot_draws_from(name):
+    robot = RobotDescription.load(name)
+    eye = eye_of(robot)
+    assert 1.2 < eye.height < 1.8 and abs(eye.yaw) < 1e-3
+    # What the scene's geometry says of the eye is what MuJoCo draws: a ball where it is projected.
+    scene = replace(room(scene_seed('test', 2)), camera=eye, view=None, boxes=())
+    row = next(i for i, seen in enumerate(scene.table()[:, 8]) if seen)
+    world = World(robot, replace(scene, objects=scene.objects[row:row + 1]), CAMERA)
+    bare = World(robot, replace(scene, objects=()), CAMERA)
+    pictures = []
+    for each in (world, bare):
+        view = View(each, CAMERA.width, CAMERA.height)
+        pictures.append(view.first_person(each.configuration(each.home())).astype(int))
+        view.close()
+    rows, columns = np.nonzero(np.abs(pictures[0] - pictures[1]).sum(-1) > 30)
+    assert abs(columns.mean() - scene.table()[row, 3]) < 6
+    assert abs(rows.mean() - scene.table()[row, 4]) < 8
+
+
+def test_a_file_of_instructions_finds_rooms_that_show_what_it_names(tmp_path, eye):
     path = tmp_path / 'asks.txt'
     path.write_text('# comment\n\nwalk to the green box\nturn to the purple column\nwave\n'
                     'touch the red ball with your left hand\ngrab the blue box\n')
-    stops = read_script(path, 0, camera=False)
+    stops = read_script(path, 0, eye)
     assert [ask.command.text for stop in stops for ask in stop.asks] == [
         'walk to the green box', 'turn to the purple column', 'wave',
         'touch the red ball with your left hand', 'grab the blue box']
@@ -103,13 +134,13 @@ def test_a_file_of_instructions_finds_rooms_that_show_what_it_names(tmp_path):
         item = room(stop.seed).objects[command.target]
         assert command.action == 'reach' and item.side
         assert command.params['side'] == (side or item.side)
-    assert [stop.seed for stop in read_script(path, 0, camera=True)] == [-1] * 5
+    assert [stop.seed for stop in read_script(path, 0, None)] == [-1] * 5
     path.write_text('# nothing\n')
     with pytest.raises(ValueError, match='no instruction'):
-        read_script(path, 0, camera=False)
+        read_script(path, 0, eye)
     path.write_bytes(b'\xff\xfe\x00walk')
     with pytest.raises(ValueError, match='not a text file'):
-        read_script(path, 0, camera=False)
+        read_script(path, 0, eye)
 
 
 def test_goals_lie_where_the_words_say_from_wherever_the_robot_stands():
@@ -160,7 +191,7 @@ def test_a_goal_is_reached_within_half_a_metre_and_twenty_degrees(robot, goal, w
     assert found.violations == 0
 
 
-def test_standing_still_is_no_answer_to_a_wave_or_a_turn(robot):
+def test_standing_still_is_no_answer_to_a_wave_or_a_turn(robot, eye):
     visit = recorded(robot)
     visit.attempts[0].action = 'wave'
     found = score(visit, visit.attempts[0], robot)
@@ -170,9 +201,9 @@ def test_standing_still_is_no_answer_to_a_wave_or_a_turn(robot):
     for _, positions, _, _ in visit.states[20:60]:
         positions[shoulder], positions[elbow] = -1.5, -0.3
     assert verdict(score(visit, visit.attempts[0], robot)) == 'reached'
-    turning = [ask.command for seed in range(5) for stop in default_script(seed)
+    turning = [ask.command for seed in range(5) for stop in default_script(seed, eye)
                for ask in stop.asks if ask.command.action == 'turn_to']
-    stops = [stop for seed in range(5) for stop in default_script(seed)
+    stops = [stop for seed in range(5) for stop in default_script(seed, eye)
              if stop.asks[0].command.action == 'turn_to']
     assert len(turning) == 5
     for command, stop in zip(turning, stops):

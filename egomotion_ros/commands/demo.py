@@ -72,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
     robot = RobotDescription.load(args.robot)
     if args.camera is not None:
         _check_camera(args)
+    eye = script.eye_of(robot) if args.camera is None else None
     if args.instructions is not None:
-        stops = script.read_script(args.instructions, args.seed, args.camera is not None)
+        stops = script.read_script(args.instructions, args.seed, eye)
     else:
-        stops = script.camera_script() if args.camera else script.default_script(args.seed)
+        stops = script.camera_script() if eye is None else script.default_script(args.seed, eye)
     try:
         with Children(args.out, dict(os.environ)) as children:
             visits = perform(args, stops, children, bundle, robot, domain)

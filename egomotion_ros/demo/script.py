@@ -1,11 +1,16 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which rooms the demo visits and what it asks there: test scenes and test sentences only."""
+"""
+Which rooms the demo visits and what it asks there: test scenes and test sentences only.
+
+A scene is drawn with a head camera of its own.  Here a robot looks, and what is asked about is
+what its camera shows where it starts (:func:`eye_of`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 from pathlib import Path
 import re
@@ -23,7 +28,10 @@ from egomotion_ros.data.scenes import (
     scene_seed,
 )
 from egomotion_ros.data.scenes_furnished import approach, draw_scene
-from egomotion_ros.data.scenes_view import clear_of_boxes
+from egomotion_ros.data.scenes_view import CAMERA, clear_of_boxes
+from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.simulation.world import World
+from egomotion_ros.types import CameraPose
 
 #: Seconds of motion after which the demo changes its mind, or stops the robot.
 INTERRUPT_AFTER = 2.0
@@ -56,9 +64,22 @@ class Stop:
     asks: tuple[Ask, ...] = field(default_factory=tuple)
 
 
-def default_script(seed: int) -> list[Stop]:
-    """Return seven instructions in six unseen rooms, one changed on the way and one stopped."""
-    scenes = _scenes(seed)
+def eye_of(robot: RobotDescription) -> CameraPose:
+    """Where the head camera of a robot that stands is and where it looks, in human metres."""
+    world = World(robot, None, CAMERA)
+    place, axes = world.head(world.home())
+    ahead = axes[:, 2]
+    return CameraPose(float(place[2]) / robot.scale, math.asin(np.clip(-ahead[2], -1.0, 1.0)),
+                      math.atan2(ahead[1], ahead[0]))
+
+
+def default_script(seed: int, eye: CameraPose) -> list[Stop]:
+    """
+    Return seven instructions in six unseen rooms, one changed on the way and one stopped.
+
+    ``eye`` is where the head camera is when a room is entered, in human metres.
+    """
+    scenes = _scenes(seed, eye)
     rng = np.random.default_rng([seed, 7])
     stops = []
     for plan, then in ((('walk_to',), ('',)), (('walk_to', 'walk_to'), ('change', '')),
@@ -83,12 +104,14 @@ def camera_script() -> list[Stop]:
     return [Stop(-1, tuple(asks[:3])), Stop(-1, tuple(asks[3:5])), Stop(-1, tuple(asks[5:]))]
 
 
-def read_script(path: Path, seed: int, camera: bool) -> list[Stop]:
+def read_script(path: Path, seed: int, eye: CameraPose | None) -> list[Stop]:
     """
     Read instructions, one a line; empty lines and those that begin with ``#`` are left out.
 
-    A line that names a colour and a shape gets the next test scene that shows such an object;
-    other lines the next scene.  Raises ValueError where nothing is asked or it is not text.
+    A line that names a colour and a shape gets the next test scene that shows such an object to
+    ``eye`` (as :func:`default_script`); other lines the next scene.  Without ``eye`` the camera
+    is a real one and nothing is judged.  Raises ValueError where nothing is asked or it is not
+    text.
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
@@ -97,9 +120,9 @@ def read_script(path: Path, seed: int, camera: bool) -> list[Stop]:
     texts = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
     if not texts:
         raise ValueError(f'{path}: holds no instruction')
-    if camera:
+    if eye is None:
         return [Stop(-1, (Ask(Command('', text)),)) for text in texts]
-    scenes, stops = _scenes(seed), []
+    scenes, stops = _scenes(seed, eye), []
     for text in texts:
         kind, action = _named(text), _asked(text)
         fitting = _within_reach if action == 'reach' else _targets
@@ -152,11 +175,11 @@ def goal_of(command: Command, scene: Scene | None, start: np.ndarray,
     return None
 
 
-def _scenes(seed: int) -> Iterator[Scene]:
-    """Test scenes of one run, drawn as they are asked for; runs of other seeds share none."""
+def _scenes(seed: int, eye: CameraPose) -> Iterator[Scene]:
+    """Test scenes of one run as ``eye`` sees them, drawn when asked for; seeds share none."""
     if not 0 <= seed < 5000:
         raise ValueError(f'seed must be in 0..4999, got {seed}')
-    return (draw_scene(scene_seed('test', index), KIND)
+    return (replace(draw_scene(scene_seed('test', index), KIND), camera=eye, view=None)
             for index in range(seed * SCENES_PER_RUN, (seed + 1) * SCENES_PER_RUN))
 
 

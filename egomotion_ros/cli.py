@@ -16,7 +16,7 @@ VERBS = {
     'generate': 'send one instruction to a running node and wait for the motion',
     'doctor': 'say what is installed, what is missing and what that disables',
     'data': 'fetch and import motion capture, make simulated egocentric episodes',
-    'train': 'train tokenizer, autoencoder, reasoner, generator, or all of them',
+    'train': 'train one stage of the models, or all of them',
     'evaluate': 'score a bundle on held-out scenes and performances',
     'metrics': 'measure the motion of a bundle by published protocols and against recordings',
     'export': 'turn checkpoints into a bundle of ONNX graphs',

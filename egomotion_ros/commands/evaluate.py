@@ -44,12 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
     parser.add_argument('--checkpoints', type=Path,
-                        help='folder the bundle was exported from, for the two options that '
-                             'need it')
+                        help='folder the bundle was exported from; needed by --library and '
+                             '--baselines')
     parser.add_argument('--library', type=Path,
                         help='motion library with held-out performances: reconstruction error of '
                              'autoencoder and tokenizer')
-    parser.add_argument('--split', choices=('val', 'test'), default='test')
+    parser.add_argument('--split', choices=('val', 'test'), default='test',
+                        help='performances of --library that are reconstructed (default test); '
+                             'scenes are always held-out test scenes')
     parser.add_argument('--camera-path', type=float, metavar='MINUTES',
                         help='run the node on a camera for so long: rate, CPU, latency, memory')
     parser.add_argument('--json', action='store_true', help='print JSON alone')

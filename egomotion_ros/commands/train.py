@@ -19,7 +19,9 @@ STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('stage', choices=(*STAGES, 'all', 'queries', 'evaluator', 'baseline'))
+    parser.add_argument('stage', choices=(*STAGES, 'all', 'queries', 'evaluator', 'baseline'),
+                        help='all: the four stages of the default and, where the folder has '
+                             'queries.yaml, the queries; evaluator and baseline by name only')
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import torch
     except ImportError as error:
-        raise ValueError("training needs torch: pip install 'egomotion_ros[train]'") from error
+        raise ValueError("training needs torch: pip install '.[train]' in the checkout") from error
     if args.threads:
         torch.set_num_threads(args.threads)
     for stage in stages:

@@ -28,7 +28,7 @@ def add_lora(vlm: nn.Module, language: nn.Module, settings: Mapping[str, float])
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora needs peft: pip install 'egomotion_ros[train]'") from error
+        raise ValueError("lora needs peft: pip install '.[train]' in the checkout") from error
     rank = int(settings['rank'])
     for parameter in vlm.parameters():
         parameter.requires_grad_(False)

@@ -87,7 +87,7 @@ def test_onnx_runtime_reports_nothing_to_its_maker(bundle: Bundle, tmp_path: Pat
 @pytest.mark.parametrize(('change', 'words'), [
     ({'latents': np.zeros((1, 19, 9), np.float32)}, 'latents must be float32'),
     ({'latents': np.zeros((1, 19, 8))}, 'got float64'),
-    ({'other': np.zeros((1, 19, 8), np.float32)}, 'got nothing'),
+    ({'other': np.zeros((1, 19, 8), np.float32)}, 'takes .*, got'),
     ({}, 'takes'),
 ])
 def test_refuses_arrays_that_do_not_fit(runtime, change: dict[str, np.ndarray],

@@ -73,8 +73,10 @@ class HostDevice:
     download = upload
 
     def copy_rows(self, target: int, pitch: int, source: int, width: int, rows: int) -> None:
-        for row in range(rows):
-            ctypes.memmove(target + row * pitch, source + row * width, width)
+        def work() -> None:
+            for row in range(rows):
+                ctypes.memmove(target + row * pitch, source + row * width, width)
+        self.queue('copy', work)
 
     def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         self._recording = []
@@ -193,7 +195,55 @@ def test_steady_state_allocates_nothing_and_launches_captured_graphs(runner: Eng
     assert log.count('allocate') == 2
     del log[:]
     decode(runner, bundle, 2)
-    assert log == ['launch'] * (2 + bundle.windows)
+    assert log == ['launch', 'launch', *['launch', 'copy'] * bundle.windows]
+
+
+def test_a_flow_stays_on_the_device_between_its_steps(runner: EngineRunner,
+                                                      bundle: Bundle) -> None:
+    found, log, times = decode(runner, bundle, 1), runner._cuda.log, TimeMemory()
+
+    def sample(seed: int):
+        return sample_candidates(runner, bundle, found.states, found.mask,
+                                 np.ones((1, bundle.channels), np.float32), seed, 3, 1.5, 4, times)
+
+    # Twice: the first and the last step differ in what they send and give, each is captured once.
+    sample(1), sample(2)
+    del log[:]
+    sample(3)
+    # Once a plan: dt, guidance, what is known and its mask. A step is one launch.
+    assert log == ['launch', *['upload'] * 4, *['launch'] * 3]
+    del log[:]
+    runner._captured.clear()
+    sample(4)
+    # What the graphs hold: noise goes up once, the answer down once, between them copies there.
+    steps = log[log.index('execute', log.index('execute') + 1) - 2:]
+    assert steps.count('copy') == 2 and steps.count('execute') == 3
+    # Up: noise and three times; down: the last answer.
+    assert steps.count('upload') == 1 + 3 + 1
+
+
+def test_only_what_a_loop_feeds_back_is_copied_on_the_device(runner: EngineRunner,
+                                                             bundle: Bundle) -> None:
+    spec = runner.specs['step']
+    inputs = {item.name: np.ones(item.shape, item.dtype) for item in spec.inputs}
+    given = {name: array for name, array in inputs.items() if name != 'x'}
+    once = runner.run('step', **inputs)['x_next']
+    twice = runner.run('step', x=once, **given)['x_next']
+    held = runner.run('step', keep=frozenset({'x_next'}), **inputs)['x_next']
+    assert isinstance(held, Held)
+    np.testing.assert_array_equal(runner.run('step', x=held, **given)['x_next'], twice)
+    stray = dataclasses.replace(held, place=held.place + ALIGNMENT)
+    with pytest.raises(ValueError, match='held elsewhere'):
+        runner.run('step', x=stray, **given)
+    # What is held for a graph stays until it is given anew.
+    same = runner.hold('step', known=inputs['known'], dt=inputs['dt'])
+    assert all(isinstance(item, Held) for item in same.values())
+    rest = {name: array for name, array in given.items() if name not in same}
+    np.testing.assert_array_equal(runner.run('step', x=once, **rest, **same)['x_next'], twice)
+    with pytest.raises(ValueError, match='no input'):
+        runner.hold('step', surplus=inputs['dt'])
+    with pytest.raises(ValueError, match='must be'):
+        runner.hold('step', dt=np.ones(2, np.float32))
 
 
 def test_what_is_handed_on_never_leaves_the_device(runner: EngineRunner, bundle: Bundle) -> None:
@@ -223,11 +273,10 @@ def test_candidates_read_what_the_condition_left_on_the_device(
     assert len(expected) == 5
     np.testing.assert_array_equal(first, expected)
     np.testing.assert_array_equal(second, expected)
-    # Of every graph what is recorded once copies its inputs up and one answer down; the two
-    # contexts that both ways of a step take are not among them.
-    inputs = [len(bundle.graphs[name].inputs)
-              for name in ('condition', 'time', 'step_batch', 'step')]
-    assert runner._cuda.log.count('upload') == sum(inputs) - 2 * 2 + len(inputs)
+    # Recorded once: condition (states, mask, aim down), time (t, modulation down), and of either
+    # way of a step the first (noise, modulation) and the last one (modulation, answer down); in
+    # either plan the four inputs that all steps share. Contexts never move.
+    assert runner._cuda.log.count('upload') == 3 + 2 + 2 * (2 + 2) + 2 * 2 * 4
 
 
 def test_a_prompt_that_stands_is_read_once_on_every_runtime(runner: EngineRunner,

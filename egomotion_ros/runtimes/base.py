@@ -70,18 +70,25 @@ class Runtime(ABC):
         surplus array, or a wrong shape or type; RuntimeError when the backend fails.
         """
         spec = self.specs.get(graph)
-        if spec is None:
-            raise ValueError(f'no graph {graph!r}; there are {", ".join(self.specs)}')
-        if len(arrays) != len(spec.inputs):
+        if spec is not None and arrays.keys() != {item.name for item in spec.inputs}:
             raise ValueError(f'{graph} takes {[item.name for item in spec.inputs]}, '
                              f'got {list(arrays)}')
-        for item in spec.inputs:
-            array = arrays.get(item.name)
-            if array is None or array.shape != item.shape or array.dtype != item.dtype:
-                found = 'nothing' if array is None else f'{array.dtype} {array.shape}'
-                raise ValueError(f'{graph}: {item.name} must be {item.dtype} {item.shape}, '
-                                 f'got {found}')
+        self._check(graph, arrays)
         return self._run_keeping(graph, arrays, keep) if keep else self._run(graph, arrays)
+
+    def _check(self, graph: str, arrays: Mapping[str, np.ndarray | Held]) -> None:
+        """Raise ValueError unless ``arrays`` are inputs of ``graph``, of its shapes and types."""
+        spec = self.specs.get(graph)
+        if spec is None:
+            raise ValueError(f'no graph {graph!r}; there are {", ".join(self.specs)}')
+        wanted = {item.name: item for item in spec.inputs}
+        for name, array in arrays.items():
+            item = wanted.get(name)
+            if item is None:
+                raise ValueError(f'{graph} has no input {name!r}, but {list(wanted)}')
+            if array.shape != item.shape or array.dtype != item.dtype:
+                raise ValueError(f'{graph}: {name} must be {item.dtype} {item.shape}, '
+                                 f'got {array.dtype} {array.shape}')
 
     @abstractmethod
     def _run(self, graph: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,6 +98,16 @@ class Runtime(ABC):
                      keep: frozenset[str]) -> dict[str, np.ndarray]:
         """Run a graph; where host and device share memory there is nothing to keep."""
         return self._run(graph, arrays)
+
+    def hold(self, graph: str, **arrays: np.ndarray) -> dict[str, np.ndarray | Held]:
+        """
+        Put inputs of ``graph`` where it reads them, for all runs until they are given anew.
+
+        Returns what stands for them in :meth:`run`: the arrays themselves where host and device
+        share memory.  Raises ValueError for an unknown graph or input, a wrong shape or type.
+        """
+        self._check(graph, arrays)
+        return dict(arrays)
 
     def write_row(self, cache: np.ndarray, rows: np.ndarray, slot: int) -> None:
         """Write ``rows`` (L, 2, H, D) into slot ``slot`` of a ``cache`` (L, 2, H, slots, D)."""

@@ -28,6 +28,12 @@ ALIASES = {
     (BATCH_GRAPH, 'context'): ('condition', 'context'),
     (BATCH_GRAPH, 'context_mask'): ('condition', 'context_mask'),
 }
+#: (graph, input) -> (graph, output) that a loop feeds back: copied on the device, since an engine
+#: may still read the one when it writes the other.
+FEEDBACK = {
+    ('step', 'x'): ('step', 'x_next'),
+    (BATCH_GRAPH, 'x'): (BATCH_GRAPH, 'x_next'),
+}
 #: Alignment of every tensor: what CUDA's own allocator gives.
 ALIGNMENT = 256
 

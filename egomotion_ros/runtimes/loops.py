@@ -258,9 +258,12 @@ def sample_candidates(runtime: Runtime, bundle: Bundle, states: np.ndarray, mask
         count = min(size, candidates - len(latents))
         x = np.zeros((size, *shape[1:]), np.float32)
         x[:count] = random.standard_normal((count, *shape[1:]))
-        for modulation in modulations:
-            x = runtime.run(BATCH_GRAPH if size > 1 else 'step', x=x, modulation=modulation,
-                            dt=dt, guidance=strength, known=fixed, known_mask=fixed_mask,
+        graph = BATCH_GRAPH if size > 1 else 'step'
+        same = runtime.hold(graph, dt=dt, guidance=strength, known=fixed, known_mask=fixed_mask)
+        for n, modulation in enumerate(modulations):
+            # Only what the last step answers is read here.
+            keep = frozenset({'x_next'} if n + 1 < len(modulations) else ())
+            x = runtime.run(graph, keep=keep, x=x, modulation=modulation, **same,
                             **context)['x_next']
         latents += list(np.where(fixed_mask[..., None] > 0, fixed, x)[:count])
     aim = told.get('aim')

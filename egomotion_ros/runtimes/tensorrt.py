@@ -8,7 +8,8 @@ the logic here runs in them on a stand-in for the device; no engine has been run
 authors.  ``egomotion verify --backend tensorrt`` is the check to run first on such a machine.
 
 All memory is taken once.  A call writes its inputs into pinned memory and launches one CUDA graph
-(upload, engine, download) on one stream; what a later graph reads stays on the device.
+(upload, engine, download) on one stream; what a later graph reads, or the next step of the flow,
+stays on the device, and what all steps read is sent once a plan.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from egomotion_ros.runtimes.base import Held, Runtime
 from egomotion_ros.runtimes.buffers import (
     ALIASES,
     ALIGNMENT,
+    FEEDBACK,
     BufferPlan,
     plan_buffers,
     tensor_bytes,
@@ -88,7 +90,8 @@ class EngineRunner(Runtime):
         self._contexts, self._cuda = dict(contexts), cuda
         self.overwritten: Counter[str] = Counter()
         self._plan: BufferPlan = plan_buffers(self.specs)
-        self._captured: dict[tuple[str, frozenset[str], frozenset[str]], Any] = {}
+        self._captured: dict[tuple[str, frozenset[str], frozenset[str], frozenset[str]],
+                             Any] = {}
         self._pinned: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
         self._device = self._host = 0
         try:
@@ -120,42 +123,68 @@ class EngineRunner(Runtime):
                      keep: frozenset[str]) -> dict[str, np.ndarray | Held]:
         if graph not in self._contexts:
             raise RuntimeError('the engines are closed')
-        sent = set()
+        sent, fed = set(), set()
         for name, array in arrays.items():
-            if isinstance(array, Held):
-                if array.place != self._plan.offsets[graph, name]:
-                    raise ValueError(f'{graph}: {name} is held elsewhere on the device')
-            else:
-                np.copyto(self._pinned[graph, name][1], array)
+            if not isinstance(array, Held):
+                self._take(graph, name, array)
                 sent.add(name)
-                if (graph, name) in ALIASES:
-                    self.overwritten[ALIASES[graph, name][0]] += 1
+            elif array.place != self._plan.offsets[graph, name]:
+                if array.place != self._plan.offsets.get(FEEDBACK.get((graph, name))):
+                    raise ValueError(f'{graph}: {name} is held elsewhere on the device')
+                fed.add(name)
         # What is answered here replaces what was held.
         self.overwritten[graph] += 1
-        self._launch(graph, frozenset(sent), keep)
+        self._launch(graph, frozenset(sent), frozenset(fed), keep)
         self._cuda.wait()
         return {item.name: Held(item.shape, item.dtype, self._plan.offsets[graph, item.name])
                 if item.name in keep else self._pinned[graph, item.name][1].copy()
                 for item in self.specs[graph].outputs}
 
-    def _launch(self, graph: str, sent: frozenset[str], kept: frozenset[str]) -> None:
+    def _take(self, graph: str, name: str, array: np.ndarray) -> None:
+        """Write an input into its pinned place."""
+        np.copyto(self._pinned[graph, name][1], array)
+        if (graph, name) in ALIASES:
+            self.overwritten[ALIASES[graph, name][0]] += 1
+
+    def hold(self, graph: str, **arrays: np.ndarray) -> dict[str, np.ndarray | Held]:
+        """Upload inputs once, for all runs until they are given anew."""
+        self._check(graph, arrays)
+        if graph not in self._contexts:
+            raise RuntimeError('the engines are closed')
+        held = {}
+        for item in self.specs[graph].inputs:
+            if item.name in arrays:
+                self._take(graph, item.name, arrays[item.name])
+                place = self._plan.offsets[graph, item.name]
+                self._cuda.upload(self._device + place, self._pinned[graph, item.name][0],
+                                  tensor_bytes(item))
+                held[item.name] = Held(item.shape, item.dtype, place)
+        # The pinned place may be written again as soon as this returns.
+        self._cuda.wait()
+        return held
+
+    def _launch(self, graph: str, sent: frozenset[str], fed: frozenset[str],
+                kept: frozenset[str]) -> None:
         """Queue upload, engine and download: as one captured graph from the second time on."""
-        signature = graph, sent, kept
+        signature = graph, sent, fed, kept
         if signature not in self._captured:
             # Engines may set themselves up in their first run, which must not be captured.
-            self._queue(graph, sent, kept)
+            self._queue(*signature)
             self._cuda.wait()
-            self._captured[signature] = self._cuda.capture(
-                lambda: self._queue(graph, sent, kept))
+            self._captured[signature] = self._cuda.capture(lambda: self._queue(*signature))
         else:
             self._cuda.launch(self._captured[signature])
 
-    def _queue(self, graph: str, sent: frozenset[str], kept: frozenset[str]) -> None:
+    def _queue(self, graph: str, sent: frozenset[str], fed: frozenset[str],
+               kept: frozenset[str]) -> None:
         spec, base = self.specs[graph], self._device
         for item in spec.inputs:
+            target = base + self._plan.offsets[graph, item.name]
             if item.name in sent:
-                self._cuda.upload(base + self._plan.offsets[graph, item.name],
-                                  self._pinned[graph, item.name][0], tensor_bytes(item))
+                self._cuda.upload(target, self._pinned[graph, item.name][0], tensor_bytes(item))
+            elif item.name in fed:
+                source = base + self._plan.offsets[FEEDBACK[graph, item.name]]
+                self._cuda.copy_rows(target, tensor_bytes(item), source, tensor_bytes(item), 1)
         if not self._contexts[graph].execute_async_v3(self._cuda.stream):
             raise RuntimeError(f'TensorRT failed to run {graph}')
         for item in spec.outputs:

@@ -31,7 +31,7 @@ test: test-environment
 
 bench: test-environment
 	@scripts/build
-	@scripts/env egomotion bench $(ARGS)
+	@scripts/env egomotion bench --backend openvino onnxruntime $(ARGS)
 
 lint: test-environment
 	@.venv/bin/ruff check .

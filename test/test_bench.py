@@ -16,10 +16,11 @@ import pytest
 
 from egomotion_ros.bench import flops, path, report, roofline, scaling
 from egomotion_ros.bench.cpu import CPU_BACKENDS
+from egomotion_ros.bench.lengths import export_images
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import bench
 from egomotion_ros.runtimes.ort import OrtRuntime
-from egomotion_ros.runtimes.timing import Ratio, Timing, rounds
+from egomotion_ros.runtimes.timing import Ratio, Timing, made_up_inputs, rounds
 
 
 @pytest.fixture(scope='module')
@@ -170,19 +171,47 @@ def test_the_other_way_to_decode_is_compared_where_its_graphs_are(bundle: Bundle
     assert report.other_decoders(replace(both, decoder='parallel')) == ('autoregressive',)
 
 
-def test_primitives_that_come_at_once_have_no_curve(
+def test_primitives_have_a_curve_where_they_can_come_one_by_one(
         runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Under another name than ONNX Runtime's, frames and threads are left out.
+    # Under another name than ONNX Runtime's, images, frames and threads are left out.
     monkeypatch.setattr(scaling, '_STEPS', (1,))
     other = path.TimedRuntime(runtime)
     other.name = 'another runtime'
     one_by_one = scaling.measure(other, bundle, 1, 1)
     assert {'primitives', 'steps'} <= set(one_by_one)
     assert 'primitives' not in one_by_one['notes']
+    both = scaling.measure(other, replace(bundle, decoder='parallel'), 1, 1)
+    assert 'primitives' in both and 'at once' in both['notes']['primitives']
     other.reset()
-    at_once = scaling.measure(other, replace(bundle, decoder='parallel'), 1, 1)
-    assert 'primitives' not in at_once and 'at once' in at_once['notes']['primitives']
+    without = {name: spec for name, spec in bundle.graphs.items() if name != 'decode'}
+    at_once = scaling.measure(other, replace(bundle, decoder='parallel', graphs=without), 1, 1)
+    assert 'primitives' not in at_once and 'nothing grows' in at_once['notes']['primitives']
     assert 'steps' in at_once and other.seconds['decode'] == 0
+
+
+def test_images_frames_and_threads_have_curves_on_the_cpu(
+        runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scaling, '_STEPS', (1,))
+    monkeypatch.setattr(scaling, '_WINDOWS', (10, 19))
+    monkeypatch.setattr(scaling, '_IMAGES', (1, 2))
+    curves = scaling.measure(runtime, bundle, 1, 1)
+    assert list(curves['images']) == ['1', '2'] and list(curves['frames']) == ['80', '152']
+    assert list(curves['threads'])[:2] == ['1', '2'] and not curves['notes']
+    assert all(point['p50'] > 0 for name in ('images', 'frames', 'threads')
+               for point in curves[name].values())
+    # The second picture's tokens are rows of the prompt, and are read.
+    once = bundle.graphs['prefill'].inputs[0].shape
+    spec = export_images(bundle, 2, tmp_path / 'two')['prefill']
+    assert spec.inputs[0].shape == (1, 2 * once[1], once[2])
+    assert spec.outputs[0].shape[1] == bundle.graphs['prefill'].outputs[0].shape[1] + once[1]
+    wider = OrtRuntime({'prefill': spec}, 1)
+    inputs = made_up_inputs(wider)['prefill']
+    plain = wider.run('prefill', **inputs)['logits']
+    changed = inputs['features'].copy()
+    changed[:, once[1]:] += 1.0
+    found = wider.run('prefill', **inputs | {'features': changed})['logits']
+    assert np.abs(found - plain).max() > 0
+    wider.close()
 
 
 def test_graphs_of_either_decoder_belong_to_the_reasoner(bundle: Bundle) -> None:

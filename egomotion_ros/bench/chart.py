@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_CURVES = ('primitives', 'steps', 'frames', 'threads')
+_CURVES = ('primitives', 'steps', 'images', 'frames', 'threads')
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

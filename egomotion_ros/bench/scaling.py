@@ -1,11 +1,12 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Cost against the number of primitives, steps, frames of motion and threads.
+Cost against the number of primitives, steps, pictures, frames of motion and threads.
 
-Within one figure all sizes are timed in the same rounds.  The models take one image and have no
-size to vary there.  Other lengths of motion need graphs of another shape: the bundle's own
-sizes with random weights, exported for the occasion (torch).
+Within one figure all sizes are timed in the same rounds.  Other lengths of motion and more
+pictures need graphs of another shape: the bundle's own sizes with random weights, exported for
+the occasion (torch).  A plan takes one picture; what more would cost is shown, not what they
+would be good for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from egomotion_ros.runtimes.timing import Timing, made_up_inputs, plan_actions, 
 _STEPS = (1, 2, 4, 8, 16, 32)
 #: Windows of 8 frames: 2.7, 5 and 10 seconds at 30 Hz.
 _WINDOWS = (10, 19, 38)
+_IMAGES = (1, 2, 4)
 
 Curve = dict[str, dict[str, float]]
 
@@ -33,19 +35,23 @@ Curve = dict[str, dict[str, float]]
 def measure(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> dict[str, object]:
     """Milliseconds by size for every dimension; ``notes`` says what cannot be varied and why."""
     curves: dict[str, object] = {}
-    notes = {'images': 'the reasoner takes one image; there is nothing to vary'}
-    if bundle.decoder == 'parallel':
-        notes['primitives'] = 'the bundle decodes all primitives at once; nothing grows with them'
-    else:
+    notes = {}
+    if 'decode' in bundle.graphs:
         curves['primitives'] = _curve(primitive_actions(runtime, bundle), runs, 'primitives')
+        if bundle.decoder == 'parallel':
+            notes['primitives'] = 'one by one; the bundle decodes them at once'
+    else:
+        notes['primitives'] = 'the bundle decodes all primitives at once; nothing grows with them'
     curves['steps'] = _curve(step_actions(runtime, bundle), runs, 'steps')
     if runtime.name not in CPU_BACKENDS:
-        notes['frames, threads'] = f'varied on the CPU only, in {" and ".join(CPU_BACKENDS)}'
+        notes['images, frames, threads'] = (
+            f'varied on the CPU only, in {" and ".join(CPU_BACKENDS)}')
         return {**curves, 'notes': notes}
     try:
+        curves['images'] = _images(runtime, bundle, threads, runs)
         curves['frames'] = _frames(runtime.name, bundle, threads, runs)
     except ImportError as error:
-        notes['frames'] = f'needs torch ({error}); pip install -r requirements/train.txt'
+        notes['images, frames'] = f'needs torch ({error}); pip install -r requirements/train.txt'
     curves['threads'] = _threads(runtime.name, bundle, runs)
     return {**curves, 'notes': notes}
 
@@ -94,6 +100,32 @@ def _threads(backend: str, bundle: Bundle, runs: int) -> Curve:
     finally:
         for runtime in runtimes.values():
             runtime.close()
+
+
+def _images(runtime: Runtime, bundle: Bundle, threads: int, runs: int) -> Curve:
+    """Seeing n pictures one after the other and reading them in one prompt."""
+    from egomotion_ros.bench.lengths import export_images
+    seen = made_up_inputs(runtime)['vision']
+    with TemporaryDirectory() as folder:
+        actions, opened = {}, []
+        try:
+            for images in _IMAGES:
+                specs = export_images(bundle, images, Path(folder) / str(images))
+                wider = open_graphs(runtime.name, specs, threads)
+                opened.append(wider)
+                inputs = made_up_inputs(wider)['prefill']
+
+                def read(images: int = images, wider: Runtime = wider,
+                         inputs: dict[str, np.ndarray] = inputs) -> None:
+                    for _ in range(images):
+                        runtime.run('vision', **seen)
+                    wider.run('prefill', **inputs)
+
+                actions[str(images)] = read
+            return _curve(actions, runs, 'images')
+        finally:
+            for wider in opened:
+                wider.close()
 
 
 def _frames(backend: str, bundle: Bundle, threads: int, runs: int) -> Curve:

@@ -13,7 +13,7 @@ _BACKENDS = ('openvino', 'onnxruntime', 'tensorrt', 'tensorrt-rtx', 'onnxruntime
 _SECTIONS = {'path': 'whole plans, image message to motion messages, part by part',
              'graphs': 'every graph: time, arithmetic, share of the matrix product, memory',
              'backends': 'backends, bundles and eager torch side by side',
-             'scaling': 'cost against primitives, steps, frames, threads',
+             'scaling': 'cost against primitives, steps, images, frames, threads',
              'peers': 'cost models of other generators'}
 
 

@@ -28,7 +28,7 @@ from egomotion_ros.body.features import (
     motion_to_features,
 )
 from egomotion_ros.bundle import MAX_CANDIDATES, STAGE_GRAPHS, Bundle
-from egomotion_ros.runtimes.base import PROVEN_BACKENDS, Runtime, open_runtime
+from egomotion_ros.runtimes.base import Runtime, is_proven, open_runtime
 from egomotion_ros.runtimes.loops import (
     PromptMemory,
     TimeMemory,
@@ -103,7 +103,7 @@ class EgoMotionPipeline:
         bundle = Bundle.open(bundle_dir)
         retargeter = Retargeter(RobotDescription.load(robot))
         loaded = bundle
-        if backend not in (*PROVEN_BACKENDS, 'auto'):
+        if backend != 'auto' and not is_proven(backend):
             loaded = replace(bundle, graphs={name: graph for name, graph in bundle.graphs.items()
                                              if name in STAGE_GRAPHS[stages]})
         return EgoMotionPipeline(bundle, open_runtime(backend, loaded, threads), retargeter)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,3 +67,26 @@ def tiny_prompt(batch: int = 2) -> tuple[torch.Tensor, ...]:
             torch.randint(0, 59, (batch, 6), generator=random),
             torch.tensor([[True] * 4 + [False] * 2] * batch),
             torch.tensor([[1.5, 0.3, 0.0]] * batch))
+
+
+def pretrained_folder(settings: dict[str, Any], folder: Path) -> Any:
+    """A whole tiny model in the hub's layout, with a tokenizer made here; returns the model."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import (
+        AutoConfig,
+        AutoModelForImageTextToText,
+        PreTrainedTokenizerFast,
+    )
+    settings = dict(settings)
+    torch.manual_seed(0)
+    whole = AutoModelForImageTextToText.from_config(
+        AutoConfig.for_model(settings.pop('model_type'), **settings)).eval()
+    whole.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel(
+        {'[unk]': 0, 'walk': 1, 'to': 2, 'the': 3, 'ball': 4, '[fill]': 5}, unk_token='[unk]'))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token='[fill]').save_pretrained(folder)
+    (folder / 'preprocessor_config.json').write_text(json.dumps(
+        {'image_mean': [0.4, 0.5, 0.6], 'image_std': [0.2, 0.3, 0.1]}))
+    return whole

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from families_support import FAMILIES, IMAGE, tiny_prompt, tiny_reasoner
+from families_support import FAMILIES, IMAGE, pretrained_folder, tiny_prompt, tiny_reasoner
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -191,32 +190,13 @@ def test_lora_trains_adapters_alone_and_merges_without_a_trace() -> None:
     assert set(merged.state_dict()) == set(tiny_reasoner('qwen3_vl').state_dict())
 
 
-def pretrained_folder(family: str, folder: Path) -> Any:
-    """A whole tiny model in the hub's layout, with a tokenizer made here; returns the model."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-    settings = dict(FAMILIES[family])
-    torch.manual_seed(0)
-    whole = AutoModelForImageTextToText.from_config(
-        AutoConfig.for_model(settings.pop('model_type'), **settings)).eval()
-    whole.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel(
-        {'[unk]': 0, 'walk': 1, 'to': 2, 'the': 3, 'ball': 4, '[fill]': 5}, unk_token='[unk]'))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token='[fill]').save_pretrained(folder)
-    (folder / 'preprocessor_config.json').write_text(json.dumps(
-        {'image_mean': [0.4, 0.5, 0.6], 'image_std': [0.2, 0.3, 0.1]}))
-    return whole
-
-
 @pytest.mark.parametrize('family', ['paligemma2', 'qwen3_vl', 'smolvlm2'])
 def test_pretrained_weights_tokenizer_and_processor_come_from_a_folder(family: str,
                                                                        tmp_path: Path) -> None:
     from egomotion_ros.models.checkpoints import load_model, save_model
     from egomotion_ros.models.pretrained import start_reasoner
     from egomotion_ros.text import TextEncoder
-    whole = pretrained_folder(family, tmp_path)
+    whole = pretrained_folder(FAMILIES[family], tmp_path)
     settings = {'pretrained': str(tmp_path), 'layer': 2, 'codes': 16, 'levels': 3,
                 'text_tokens': 6}
     if family == 'qwen3_vl':

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+import sys
 
 import pytest
 
@@ -24,6 +25,8 @@ from egomotion_ros.runtimes.ort import OrtRuntime
 
 GPU = Gpu('A', 89, 13000)
 BACKEND = 'tensorrt'
+#: What opens the real ones; tests put a stand-in in its place.
+UNPROVEN = proof.open_unproven
 
 
 class Device:
@@ -147,3 +150,61 @@ def test_auto_still_refuses_what_no_backend_can_read(bundle: Bundle, tmp_path: P
         base.open_runtime('auto', dataclasses.replace(bundle, graphs={'encode': bad}), 1)
     with pytest.raises(ValueError, match='threads must be at least 1'):
         open_runtime('auto', bundle, 0)
+
+
+@pytest.mark.parametrize('gpu', [True, False])
+def test_torch_is_proven_where_it_runs_on_a_gpu(device: Device, bundle: Bundle, gpu: bool,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip('torch')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    assert base.is_proven('torch') is gpu
+    if not gpu:
+        open_runtime('torch', bundle, 1).close()
+        assert device.compared == 0 and not device.opened
+        return
+    for _ in range(2):
+        open_runtime('torch', bundle, 1).close()
+        # Once: the verdict is kept.
+        assert device.compared == 1
+    assert [runtime.name for runtime in device.opened] == ['torch', 'torch']
+
+
+def test_torch_that_answers_wrongly_on_a_gpu_is_refused_at_once_and_after(
+        device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip('torch')
+    from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
+    run = BundleTorchRuntime._run
+
+    def wrong(self, graph, arrays):
+        return {name: value + 1 if name == 'features' else value
+                for name, value in run(self, graph, arrays).items()}
+
+    opened = []
+
+    def real(backend: str, bundle: Bundle, half: tuple[str, ...], threads: int):
+        # As it is on a GPU but for the device, which is not here.
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, 'is_available', lambda: False)
+            opened.append(UNPROVEN(backend, bundle, half, threads))
+        return opened[-1]
+
+    monkeypatch.setattr(proof, 'open_unproven', real)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(BundleTorchRuntime, '_run', wrong)
+    with pytest.raises(RuntimeError, match='torch 1 is refused on A: torch does not follow'):
+        open_runtime('torch', bundle, 1)
+    with pytest.raises(RuntimeError, match='was refused on A'):
+        open_runtime('torch', bundle, 1)
+    assert len(opened) == 1 and not opened[0]._graphs
+
+
+def test_without_onnx_runtime_nothing_is_proven_and_the_next_is_tried(
+        bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('proof', 'ort'):
+        monkeypatch.setitem(sys.modules, f'egomotion_ros.runtimes.{name}', None)
+    with pytest.raises(RuntimeError, match='nothing to compare it with'):
+        open_runtime('openvino', bundle, 1)
+    pytest.importorskip('torch')
+    runtime = open_runtime('auto', bundle, 1)
+    assert runtime.name == 'torch' and 'nothing to compare it with' in runtime.fallback_reason
+    runtime.close()

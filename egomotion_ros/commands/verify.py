@@ -5,15 +5,21 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
+from dataclasses import asdict
+import hashlib
 from importlib.metadata import PackageNotFoundError, version
 import json
 from pathlib import Path
 import platform
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.runtimes.base import Runtime
+    from egomotion_ros.runtimes.engine_cache import EngineCache
+    from egomotion_ros.runtimes.gpu import Gpu
     from egomotion_ros.runtimes.parity import ParityReport
 
 HELP = 'build, check parity and time a backend on this machine'
@@ -32,24 +38,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; 0 when parity holds, 1 with the reason when it does not or nothing can run."""
+    """
+    Verify; 0 when parity holds, 1 with the reason when it does not or nothing can run.
+
+    The report is written and printed in both cases once the backend was compared.
+    """
     from egomotion_ros.bundle import Bundle
-    from egomotion_ros.runtimes.base import PROVEN_BACKENDS
-    from egomotion_ros.runtimes.proof import passed
+    from egomotion_ros.runtimes.base import is_proven
     from egomotion_ros.runtimes.timing import interleave, plan_actions
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
     bundle = Bundle.open(args.bundle)
     try:
-        runtime, report, device = (_proven if args.backend in PROVEN_BACKENDS else _plain)(
-            bundle, args)
+        runtime, report, found = (_proven if is_proven(args.backend) else _plain)(bundle, args)
+        try:
+            reason = _objection(report)
+            # How fast wrong answers come is of no use.
+            timings = {} if reason else {
+                part: interleave({'': action}, args.runs, part)[''].as_dict()
+                for part, action in plan_actions(runtime, bundle).items()}
+        finally:
+            runtime.close()
     except RuntimeError as error:
         raise ValueError(str(error)) from error
-    timings = {part: interleave({'': action}, args.runs, part)[''].as_dict()
-               for part, action in plan_actions(runtime, bundle).items()}
-    runtime.close()
-    result = {'bundle': bundle.hash, 'backend': args.backend, 'device': device,
-              'libraries': _versions(), 'parity': report.as_dict(), 'passed': passed(report),
+    result = {'bundle': bundle.hash, 'backend': args.backend, **found, 'libraries': _versions(),
+              'parity': report.as_dict(), 'passed': not reason, 'refused': reason or None,
               'milliseconds': timings}
     text = json.dumps(result, indent=1)
     if args.json:
@@ -59,16 +72,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _objection(report: ParityReport) -> str:
+    """Why a report does not pass the gate; empty when it does."""
+    try:
+        report.require()
+    except ValueError as error:
+        return str(error)
+    return ''
+
+
 def _plain(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
-    """Compare with the graphs run node by node as written, without optimised kernels."""
+    """
+    Compare with the graphs run node by node as written, without optimised kernels.
+
+    Returns the runtime, the report and what else there is to say.
+    """
     from egomotion_ros.runtimes.base import open_runtime
     from egomotion_ros.runtimes.ort import OrtRuntime, session_options
     from egomotion_ros.runtimes.proof import compare
     runtime = open_runtime(args.backend, bundle, args.threads)
-    plain = OrtRuntime(bundle.graphs, options=session_options(1, optimise=False))
-    report = compare(bundle, plain, runtime, args.cases)
-    return runtime, report, {'machine': platform.machine(), 'threads': args.threads}
+    try:
+        with closing(OrtRuntime(bundle.graphs,
+                                options=session_options(1, optimise=False))) as plain:
+            report = compare(bundle, plain, runtime, args.cases)
+    except BaseException:
+        runtime.close()
+        raise
+    return runtime, report, {'device': {'machine': platform.machine(), 'threads': args.threads},
+                             'engines': {}}
 
 
 def _proven(bundle: Bundle, args: argparse.Namespace) \
@@ -76,28 +108,64 @@ def _proven(bundle: Bundle, args: argparse.Namespace) \
     """
     Compare with ONNX Runtime; on a GPU in float16 first, graph by graph back until it holds.
 
-    The verdict is remembered for this device; engines that do not pass leave the cache.
+    The verdict is remembered for this device; engines that do not pass leave the cache, and the
+    runtime that is returned is closed.
     """
-    from dataclasses import asdict
-
     from egomotion_ros.runtimes import proof
+    from egomotion_ros.runtimes.engine_build import MODULES
     from egomotion_ros.runtimes.engine_cache import EngineCache
     from egomotion_ros.runtimes.ort import OrtRuntime
     from egomotion_ros.runtimes.tensorrt import half_graphs
     device, cache = proof.probe_device(args.backend), EngineCache()
     library = proof.backend_version(args.backend)
-    half = half_graphs(bundle) if args.backend in ('tensorrt', 'tensorrt-rtx') else ()
-    runtime, report, half = proof.settle(
-        bundle, OrtRuntime(bundle.graphs, args.threads),
-        lambda graphs: proof.open_unproven(args.backend, bundle, graphs, args.threads), half,
-        args.cases)
-    proof.remember(cache, bundle, args.backend, library, device, half, report,
-                   runtime.engine_hashes)
-    if not proof.passed(report):
-        proof.refuse(cache, bundle, runtime, args.backend, library, device)
-        report.require()
-    return runtime, report, asdict(device) | {'library': library, 'float16': list(half),
-                                              'threads': args.threads}
+    builds = args.backend in MODULES
+    built: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def make(half: tuple[str, ...]) -> Runtime:
+        if builds:
+            _build(bundle, args.backend, device, half, cache, built)
+        return proof.open_unproven(args.backend, bundle, half, args.threads)
+
+    with closing(OrtRuntime(bundle.graphs, args.threads)) as reference:
+        runtime, report, half = proof.settle(bundle, reference, make,
+                                             half_graphs(bundle) if builds else (), args.cases)
+    try:
+        proof.remember(cache, bundle, args.backend, library, device, half, report,
+                       runtime.engine_hashes)
+        if not proof.passed(report):
+            proof.refuse(cache, bundle, runtime, args.backend, library, device)
+    except BaseException:
+        runtime.close()
+        raise
+    engines = {name: built[name, _precision(name, half)] for name in bundle.graphs} \
+        if builds else {}
+    return runtime, report, {
+        'device': asdict(device) | {'library': library, 'float16': list(half),
+                                    'threads': args.threads}, 'engines': engines}
+
+
+def _build(bundle: Bundle, backend: str, gpu: Gpu, half: tuple[str, ...], cache: EngineCache,
+           built: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """
+    Put all engines of a bundle into the cache, where the runtime finds them.
+
+    ``built`` gets, by graph and precision, ``precision``, ``bytes``, ``sha256`` and ``seconds``
+    the build took (None: it was in the cache).
+    """
+    from egomotion_ros.runtimes.tensorrt import cached_engine
+    for graph in bundle.graphs:
+        key = graph, _precision(graph, half)
+        if key in built:
+            continue
+        start = time.perf_counter()
+        engine, fresh = cached_engine(bundle, graph, backend, gpu, key[1], cache)
+        seconds = round(time.perf_counter() - start, 3) if fresh else None
+        built[key] = {'precision': key[1], 'bytes': len(engine),
+                      'sha256': hashlib.sha256(engine).hexdigest(), 'seconds': seconds}
+
+
+def _precision(graph: str, half: tuple[str, ...]) -> str:
+    return 'fp16' if graph in half else 'fp32'
 
 
 def _versions() -> dict[str, str]:

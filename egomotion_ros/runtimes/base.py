@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 #: Backends that run on an NVIDIA GPU, fastest first, then those that run anywhere.
 GPU_BACKENDS = ('tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda')
 BACKENDS = (*GPU_BACKENDS, 'openvino', 'onnxruntime', 'torch')
-#: Those that are used on a device only once they answered there as ONNX Runtime does.
+#: Those that are used on a device only once they answered there as ONNX Runtime does; torch is
+#: one more where it runs on a GPU (:func:`is_proven`).
 PROVEN_BACKENDS = (*GPU_BACKENDS, 'openvino')
 
 
@@ -118,11 +119,23 @@ class Runtime(ABC):
         """Free all memory; afterwards :meth:`run` raises."""
 
 
+def is_proven(backend: str) -> bool:
+    """Whether a backend is used here only once it answered as ONNX Runtime does."""
+    if backend != 'torch':
+        return backend in PROVEN_BACKENDS
+    try:
+        import torch
+    except (ImportError, OSError):
+        return False
+    # Compiled there, by a compiler and for a device that no test has seen.
+    return bool(torch.cuda.is_available())
+
+
 def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
     """
     Open one of :data:`BACKENDS` on a bundle, or with ``'auto'`` the first that runs here.
 
-    One of :data:`PROVEN_BACKENDS` is compared with ONNX Runtime at its first load on a device and
+    What :func:`is_proven` names is compared with ONNX Runtime at its first load on a device and
     refused when it answers otherwise.  With ``'auto'`` the reasons against the backends before
     the one that runs are logged, as a warning unless all that is missing is a device or an
     optional package, and stand in ``fallback_reason``.
@@ -139,16 +152,25 @@ def open_runtime(backend: str, bundle: Bundle, threads: int = 2) -> Runtime:
         except ImportError as error:
             raise RuntimeError(f'ONNX Runtime cannot be loaded: {error}') from None
         return OrtRuntime(bundle.graphs, threads)
-    if backend in PROVEN_BACKENDS:
-        from egomotion_ros.runtimes.proof import open_proven
+    if is_proven(backend):
+        try:
+            from egomotion_ros.runtimes.proof import open_proven
+        except ImportError as error:
+            raise RuntimeError('nothing to compare it with, ONNX Runtime cannot be loaded: '
+                               f'{error}') from None
         return open_proven(backend, bundle, threads)
     if backend == 'torch':
-        try:
-            from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
-        except ImportError as error:
-            raise RuntimeError(f'backend torch needs the training packages: {error}') from None
-        return BundleTorchRuntime(bundle.graphs, threads)
+        return open_torch(bundle, threads)
     raise ValueError(f"backend {backend!r}, expected 'auto' or one of {', '.join(BACKENDS)}")
+
+
+def open_torch(bundle: Bundle, threads: int) -> Runtime:
+    """Open torch, proven or not; RuntimeError when its packages are missing."""
+    try:
+        from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
+    except ImportError as error:
+        raise RuntimeError(f'backend torch needs the training packages: {error}') from None
+    return BundleTorchRuntime(bundle.graphs, threads)
 
 
 def _open_first(bundle: Bundle, threads: int) -> Runtime:

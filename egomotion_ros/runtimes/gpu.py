@@ -16,6 +16,8 @@ import sys
 
 from egomotion_ros.runtimes.base import AbsentError
 
+#: Time (s) that a driver has to answer; it may have to wake a GPU up.
+PATIENCE = 60.0
 #: Exit status of the probe where there is no driver or device, and CUDA's word for the latter.
 _ABSENT, _NO_DEVICE = 3, 100
 _PROBE = f"""
@@ -76,12 +78,17 @@ def probe_gpu() -> Gpu:
     """
     try:
         done = subprocess.run([sys.executable, '-c', _PROBE], capture_output=True, text=True,
-                              timeout=60)
+                              errors='replace', timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         raise RuntimeError('the NVIDIA driver does not answer') from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']
         kind = AbsentError if done.returncode == _ABSENT else RuntimeError
         raise kind(f'no usable NVIDIA GPU: {lines[-1]}')
-    found = json.loads(done.stdout)
-    return Gpu(found['name'], 10 * found['major'] + found['minor'], found['driver'])
+    try:
+        found = json.loads(done.stdout)
+        return Gpu(str(found['name']), 10 * int(found['major']) + int(found['minor']),
+                   int(found['driver']))
+    except (ValueError, KeyError, TypeError):
+        raise RuntimeError('no usable NVIDIA GPU: the driver was not understood, it said '
+                           f'{done.stdout.strip()[-200:]!r}') from None

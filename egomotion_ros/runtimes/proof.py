@@ -3,10 +3,10 @@
 """
 A backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
 
-That goes for every GPU backend and for OpenVINO, whose kernels follow the CPU's instruction sets.
-The verdict (which graphs may run in float16, or that it is refused) is kept beside the engines,
-for this bundle, library, device (with the driver of a GPU) and these very engines; another of any
-of them, also a rebuilt one, is proven anew.
+That goes for every GPU backend, torch on a GPU among them, and for OpenVINO, whose kernels follow
+the CPU's instruction sets.  The verdict (which graphs may run in float16, or that it is refused)
+is kept beside the engines, for this bundle, library, device (with the driver of a GPU) and these
+very engines; another of any of them, also a rebuilt one, is proven anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from egomotion_ros.bundle import BATCH_GRAPH, Bundle
-from egomotion_ros.runtimes.base import Runtime
+from egomotion_ros.runtimes.base import Runtime, open_torch
 from egomotion_ros.runtimes.cpu import Cpu, probe_cpu
 from egomotion_ros.runtimes.engine_cache import EngineCache
 from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
@@ -115,7 +115,7 @@ def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, dev
 
 def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
     """
-    Open one of ``PROVEN_BACKENDS``, proven on this device.
+    Open a backend that ``is_proven``, proven on this device.
 
     Float16 is used on a GPU where ``egomotion verify`` found it good; a first load proves
     float32.  Engines other than those that were proven (rebuilt, or after damage an older one)
@@ -166,12 +166,14 @@ def probe_device(backend: str) -> Device:
 
 
 def open_unproven(backend: str, bundle: Bundle, half: tuple[str, ...], threads: int) -> Runtime:
-    """Open one of ``PROVEN_BACKENDS`` unproven; RuntimeError when it cannot run here."""
+    """Open a backend that ``is_proven`` unproven; RuntimeError when it cannot run here."""
     if backend == 'openvino':
         from egomotion_ros.runtimes.openvino import OpenVinoRuntime
         return OpenVinoRuntime(bundle.graphs, threads)
     if backend == 'onnxruntime-cuda':
         return OrtRuntime(bundle.graphs, provider=CUDA)
+    if backend == 'torch':
+        return open_torch(bundle, threads)
     from egomotion_ros.runtimes.tensorrt import TensorRtRuntime
     return TensorRtRuntime(bundle, backend, half)
 
@@ -183,6 +185,9 @@ def backend_version(backend: str) -> str:
         return openvino_version()
     if backend == 'onnxruntime-cuda':
         return ort_version()
+    if backend == 'torch':
+        import torch
+        return str(torch.__version__)
     from egomotion_ros.runtimes.engine_build import import_tensorrt
     return str(import_tensorrt(backend).__version__)
 

@@ -42,7 +42,7 @@ class Device:
         return EngineCache().get(self.key, lambda timing: BuiltEngine(self.content, b''),
                                  rebuild=rebuild)[0]
 
-    def open(self, backend: str, bundle: Bundle, half: tuple[str, ...],
+    def open(self, backend: str, bundle: Bundle, half: dict[str, str],
              threads: int) -> OrtRuntime:
         runtime = OrtRuntime(bundle.graphs, 1)
         runtime.name = backend
@@ -181,7 +181,7 @@ def test_torch_that_answers_wrongly_on_a_gpu_is_refused_at_once_and_after(
 
     opened = []
 
-    def real(backend: str, bundle: Bundle, half: tuple[str, ...], threads: int):
+    def real(backend: str, bundle: Bundle, half: dict[str, str], threads: int):
         # As it is on a GPU but for the device, which is not here.
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda, 'is_available', lambda: False)

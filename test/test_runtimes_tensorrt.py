@@ -19,6 +19,7 @@ from egomotion_ros.runtimes.gpu import NO_GPU, Gpu, probe_gpu
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport
 from egomotion_ros.runtimes.proof import Verdict, remember, verdict
 from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS, cached_engine, half_graphs
+from egomotion_ros.runtimes.timing import made_up_inputs
 
 trt = pytest.importorskip('tensorrt_rtx', exc_type=ImportError)
 
@@ -61,6 +62,28 @@ def test_graph_builds_in_float16_and_answers_alike(tiny_bundle_of_four: Path, gr
         assert a @ b >= 0.9999 * np.linalg.norm(a) * np.linalg.norm(b)
 
 
+@pytest.mark.parametrize('graph', ['prefill', 'step', 'condition'])
+def test_bfloat16_answers_nearly_alike(bundle: Bundle, graph: str, tmp_path: Path) -> None:
+    # Torch counts in bfloat16 on a CPU too; ONNX Runtime does not.
+    torch = pytest.importorskip('torch')
+    from egomotion_ros.runtimes.flavours import write_half_precision
+    from egomotion_ros.runtimes.torch_graphs import BundleTorchRuntime
+    spec = bundle.graphs[graph]
+    path = write_half_precision(spec.path, tmp_path, 'bfloat16')
+    exact = BundleTorchRuntime({graph: spec}, 1)
+    brain = BundleTorchRuntime({graph: dataclasses.replace(spec, path=path)}, 1)
+    assert any(value.dtype == torch.bfloat16 for value in brain._graphs[graph].buffers())
+    inputs = made_up_inputs(exact)[graph]
+    expected, found = exact.run(graph, **inputs), brain.run(graph, **inputs)
+    for name, array in expected.items():
+        if array.dtype != np.float32 or not np.abs(array).max():
+            continue
+        a, b = array.ravel().astype(float), found[name].ravel().astype(float)
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999, name
+        assert np.abs(a - b).max() > 0, name
+    exact.close(), brain.close()
+
+
 def test_large_graphs_of_both_decoders_are_tried_in_float16(bundle: Bundle) -> None:
     graphs = {**bundle.graphs, 'query': bundle.graphs['decode'],
               'refine': bundle.graphs['decode']}
@@ -91,8 +114,11 @@ def test_float16_weights_lie_beside_the_graph_and_the_build_reads_them(
 
     monkeypatch.setattr(onnx.ModelProto, 'SerializeToString', limited)
     cache = EngineCache(tmp_path / 'engines')
-    engine, built = cached_engine(bundle, 'step', 'tensorrt-rtx', NO_GPU, 'fp16', cache)
-    assert built and len(engine) > 10_000
+    for precision in ('fp16', 'bf16'):
+        engine, built = cached_engine(bundle, 'step', 'tensorrt-rtx', NO_GPU, precision, cache)
+        assert built and len(engine) > 10_000
+    with pytest.raises(ValueError, match='fp8'):
+        cached_engine(bundle, 'step', 'tensorrt-rtx', NO_GPU, 'fp8', cache)
     assert not list(cache.folder.glob('.half-*'))
 
 
@@ -148,16 +174,16 @@ def test_a_verdict_holds_for_one_bundle_library_gpu_and_driver(bundle: Bundle,
     good = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.001, graphs)
     bad = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.1, graphs)
     assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) is None
-    remember(cache, bundle, 'tensorrt', '10.3', gpu, ('step',), good, {'step': 'aa'})
-    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(True, ('step',),
-                                                                      {'step': 'aa'})
+    half = {'step': 'fp16', 'condition': 'bf16'}
+    remember(cache, bundle, 'tensorrt', '10.3', gpu, half, good, {'step': 'aa'})
+    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(True, half, {'step': 'aa'})
     for backend, version, device in (('tensorrt', '10.3', other), ('tensorrt', '11.0', gpu),
                                      ('tensorrt-rtx', '10.3', gpu)):
         assert verdict(cache, bundle, backend, version, device) is None
-    remember(cache, bundle, 'tensorrt', '10.3', gpu, (), bad, {})
-    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(False, (), {})
-    for text in ('{broken', '[]', '{"passed": 1, "float16": []}', '{"passed": true}',
-                 '{"passed": true, "float16": []}'):
+    remember(cache, bundle, 'tensorrt', '10.3', gpu, {}, bad, {})
+    assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) == Verdict(False, {}, {})
+    for text in ('{broken', '[]', '{"passed": 1, "half": {}}', '{"passed": true}',
+                 '{"passed": true, "half": {}}', '{"passed": true, "half": [], "engines": {}}'):
         for path in tmp_path.glob('verdict-*.json'):
             path.write_text(text)
         assert verdict(cache, bundle, 'tensorrt', '10.3', gpu) is None

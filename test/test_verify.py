@@ -53,8 +53,23 @@ def test_the_graph_that_follows_worst_goes_back_until_the_gate_is_passed(bundle:
                                                                          caplog) -> None:
     reference = OrtRuntime(bundle.graphs, 1)
     runtime, report, graphs = settle(bundle, reference, broken, ('decode_motion', 'encode'), 1)
-    assert graphs == ('encode',) and passed(report)
-    assert 'decode_motion is not precise enough' in caplog.text
+    assert graphs == {'encode': 'fp16'} and passed(report)
+    assert 'decode_motion is not precise enough in fp16 and is tried in bf16' in caplog.text
+    assert 'decode_motion is not precise enough in bf16 and is tried in float32' in caplog.text
+    runtime.close()
+
+
+def test_what_float16_cannot_hold_is_tried_in_bfloat16(bundle: Bundle, broken) -> None:
+    tried = []
+
+    def make(half: dict[str, str]) -> OrtRuntime:
+        tried.append(half)
+        return broken([name for name, kind in half.items() if kind == 'fp16'])
+
+    runtime, report, graphs = settle(bundle, OrtRuntime(bundle.graphs, 1), make,
+                                     ('decode_motion', 'encode'), 1)
+    assert graphs == {'decode_motion': 'bf16', 'encode': 'fp16'} and passed(report)
+    assert tried == [{'decode_motion': 'fp16', 'encode': 'fp16'}, graphs]
     runtime.close()
 
 
@@ -67,14 +82,14 @@ def test_what_draws_one_candidate_goes_back_with_what_draws_several(
         bundle, OrtRuntime(bundle.graphs, 1),
         lambda names: OrtRuntime(bundle.graphs | ({graph: bad} if graph in names else {}), 1),
         ('step', 'step_batch', 'encode'), 1)
-    assert graphs == ('encode',) and passed(report)
+    assert graphs == {'encode': 'fp16'} and passed(report)
     runtime.close()
 
 
 def test_a_runtime_that_answers_wrongly_does_not_pass(bundle: Bundle, broken) -> None:
     runtime, report, graphs = settle(bundle, OrtRuntime(bundle.graphs, 1),
                                      lambda _: broken(('decode_motion',)), (), 1)
-    assert graphs == () and not passed(report)
+    assert graphs == {} and not passed(report)
     with pytest.raises(ValueError, match='does not follow'):
         report.require()
     assert passed(compare(bundle, OrtRuntime(bundle.graphs, 1), OrtRuntime(bundle.graphs, 1), 1,
@@ -156,7 +171,7 @@ def test_what_is_refused_is_reported_too_with_the_reason(
     assert len(sessions) == 2 and not any(runtime._sessions for runtime in sessions)
     # At the next start the verdict stands, where there is one.
     verdict = proof.verdict(EngineCache(), bundle, backend, '1', probe_cpu())
-    assert verdict == (None if backend == 'onnxruntime' else proof.Verdict(False, (), {}))
+    assert verdict == (None if backend == 'onnxruntime' else proof.Verdict(False, {}, {}))
 
 
 @pytest.mark.parametrize('works', [True, False])
@@ -174,7 +189,7 @@ def test_the_report_says_which_engines_were_built_for_a_gpu(
         return cache.get(EngineKey.of(bundle, graph, backend, '1', gpu, precision),
                          lambda timing: BuiltEngine(words(graph, precision), b''))
 
-    def opened(backend: str, bundle: Bundle, graphs: tuple[str, ...], threads: int) -> OrtRuntime:
+    def opened(backend: str, bundle: Bundle, graphs: dict[str, str], threads: int) -> OrtRuntime:
         half.append(graphs)
         return broken(graphs) if works else broken(('decode_motion',))
 
@@ -186,12 +201,12 @@ def test_the_report_says_which_engines_were_built_for_a_gpu(
     monkeypatch.setattr(tensorrt, 'half_graphs', lambda bundle: tried)
     status, report = verify(bundle, 'tensorrt', tmp_path / 'report.json')
     assert status == (0 if works else 1) and report['passed'] is works
-    kept = ('encode',) if works else ()
-    assert half[0] == tried and half[-1] == kept
-    assert report['device']['float16'] == list(kept) and report['device']['sm'] == 89
+    kept = {'encode': 'fp16'} if works else {}
+    assert half[0] == dict.fromkeys(tried, 'fp16') and half[-1] == kept
+    assert report['device']['half'] == kept and report['device']['sm'] == 89
     assert list(report['engines']) == list(bundle.graphs)
     for graph, engine in report['engines'].items():
-        right = words(graph, 'fp16' if graph in kept else 'fp32')
+        right = words(graph, kept.get(graph, 'fp32'))
         assert engine['precision'] == right.decode().split()[-1]
         assert engine['bytes'] == len(right)
         assert engine['sha256'] == hashlib.sha256(right).hexdigest()

@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help='folder of the bundle (default: the one that ships)')
     parser.add_argument('--backend', default='tensorrt',
                         choices=('tensorrt', 'tensorrt-rtx', 'onnxruntime'))
-    parser.add_argument('--precision', default=None, choices=('fp32', 'fp16', 'int8'),
-                        help='tensorrt: fp32 (default) or fp16; onnxruntime: int8')
+    parser.add_argument('--precision', default=None, choices=('fp32', 'fp16', 'bf16', 'int8'),
+                        help='tensorrt: fp32 (default), fp16 or bf16; onnxruntime: int8')
     parser.add_argument('--rebuild', action='store_true',
                         help='build engines that are in the cache, too; the old ones are kept '
                              'until the new ones are whole')
@@ -50,7 +50,7 @@ def _engines(bundle: Bundle, args: argparse.Namespace) -> int:
     from egomotion_ros.runtimes.tensorrt import cached_engine, half_graphs
     if args.precision == 'int8' or args.out is not None:
         raise ValueError('int8 and --out belong to --backend onnxruntime; '
-                         f'{args.backend} builds fp32 or fp16 into its cache')
+                         f'{args.backend} builds fp32, fp16 or bf16 into its cache')
     try:
         gpu = probe_gpu()
     except RuntimeError as error:
@@ -61,12 +61,13 @@ def _engines(bundle: Bundle, args: argparse.Namespace) -> int:
         print(f'{error}: this shows that the graphs build; a machine with a GPU builds its own')
     cache = EngineCache()
     for graph in bundle.graphs:
-        half = args.precision == 'fp16' and graph in half_graphs(bundle)
+        precision = args.precision if graph in half_graphs(bundle) else None
+        precision = precision or 'fp32'
         start = time.perf_counter()
-        engine, built = cached_engine(bundle, graph, args.backend, gpu,
-                                      'fp16' if half else 'fp32', cache, args.rebuild)
+        engine, built = cached_engine(bundle, graph, args.backend, gpu, precision, cache,
+                                      args.rebuild)
         spent = f'built in {time.perf_counter() - start:.1f} s' if built else 'in the cache'
-        print(f'{graph:14} {"fp16" if half else "fp32"} {len(engine) / 1e6:8.1f} MB  {spent}')
+        print(f'{graph:14} {precision} {len(engine) / 1e6:8.1f} MB  {spent}')
     print(f'engines for {gpu.name} in {cache.folder}')
     return 0
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 import hashlib
@@ -106,7 +107,7 @@ def _plain(bundle: Bundle, args: argparse.Namespace) \
 def _proven(bundle: Bundle, args: argparse.Namespace) \
         -> tuple[Runtime, ParityReport, dict[str, Any]]:
     """
-    Compare with ONNX Runtime; on a GPU in float16 first, graph by graph back until it holds.
+    Compare with ONNX Runtime; TensorRT in half precision first, graph by graph back.
 
     The verdict is remembered for this device; engines that do not pass leave the cache, and the
     runtime that is returned is closed.
@@ -121,7 +122,7 @@ def _proven(bundle: Bundle, args: argparse.Namespace) \
     builds = args.backend in MODULES
     built: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def make(half: tuple[str, ...]) -> Runtime:
+    def make(half: Mapping[str, str]) -> Runtime:
         if builds:
             _build(bundle, args.backend, device, half, cache, built)
         return proof.open_unproven(args.backend, bundle, half, args.threads)
@@ -137,14 +138,14 @@ def _proven(bundle: Bundle, args: argparse.Namespace) \
     except BaseException:
         runtime.close()
         raise
-    engines = {name: built[name, _precision(name, half)] for name in bundle.graphs} \
+    engines = {name: built[name, half.get(name, 'fp32')] for name in bundle.graphs} \
         if builds else {}
     return runtime, report, {
-        'device': asdict(device) | {'library': library, 'float16': list(half),
+        'device': asdict(device) | {'library': library, 'half': half,
                                     'threads': args.threads}, 'engines': engines}
 
 
-def _build(bundle: Bundle, backend: str, gpu: Gpu, half: tuple[str, ...], cache: EngineCache,
+def _build(bundle: Bundle, backend: str, gpu: Gpu, half: Mapping[str, str], cache: EngineCache,
            built: dict[tuple[str, str], dict[str, Any]]) -> None:
     """
     Put all engines of a bundle into the cache, where the runtime finds them.
@@ -154,7 +155,7 @@ def _build(bundle: Bundle, backend: str, gpu: Gpu, half: tuple[str, ...], cache:
     """
     from egomotion_ros.runtimes.tensorrt import cached_engine
     for graph in bundle.graphs:
-        key = graph, _precision(graph, half)
+        key = graph, half.get(graph, 'fp32')
         if key in built:
             continue
         start = time.perf_counter()
@@ -162,10 +163,6 @@ def _build(bundle: Bundle, backend: str, gpu: Gpu, half: tuple[str, ...], cache:
         seconds = round(time.perf_counter() - start, 3) if fresh else None
         built[key] = {'precision': key[1], 'bytes': len(engine),
                       'sha256': hashlib.sha256(engine).hexdigest(), 'seconds': seconds}
-
-
-def _precision(graph: str, half: tuple[str, ...]) -> str:
-    return 'fp16' if graph in half else 'fp32'
 
 
 def _versions() -> dict[str, str]:

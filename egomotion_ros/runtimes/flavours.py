@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 _KEEP = ['Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Div', 'Softmax', 'InstanceNormalization',
          'GroupNormalization', 'Sin', 'Cos', 'Exp']
@@ -58,6 +59,8 @@ def half_precision(path: Path, kind: str = 'float16') -> onnx.ModelProto:
         node_block_list=sorted(_angle_nodes(proto.graph)))
     if brain:
         _to_bfloat16(proto.graph, exact)
+    # Casts were put at the end, which ONNX does not allow.
+    OnnxModel(proto).topological_sort()
     return proto
 
 

@@ -80,7 +80,7 @@ def build_int8(bundle: Bundle, out: Path, cases: int = 16, threads: int = 2,
         runtime, report, graphs = settle(
             bundle, reference,
             lambda names: OrtRuntime({**bundle.graphs, **{name: small[name] for name in names}},
-                                     threads), large, cases)
+                                     threads), large, cases, ('int8',))
         try:
             if not graphs:
                 raise ValueError('no graph follows float32 closely enough in int8; '
@@ -103,4 +103,4 @@ def build_int8(bundle: Bundle, out: Path, cases: int = 16, threads: int = 2,
             write_manifest(target, {**bundle.manifest, 'graphs': entries, 'int8': {
                 'graphs': list(graphs), 'of': bundle.hash, 'parity': report.as_dict()}})
             Bundle.open(target)
-    return Int8Result(report, graphs, timings['fp32'].p50 / timings['int8'].p50)
+    return Int8Result(report, tuple(graphs), timings['fp32'].p50 / timings['int8'].p50)

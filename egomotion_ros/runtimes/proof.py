@@ -4,9 +4,9 @@
 A backend is used only after it has answered as ONNX Runtime on the CPU does, on that device.
 
 That goes for every GPU backend, torch on a GPU among them, and for OpenVINO, whose kernels follow
-the CPU's instruction sets.  The verdict (which graphs may run in float16, or that it is refused)
-is kept beside the engines, for this bundle, library, device (with the driver of a GPU) and these
-very engines; another of any of them, also a rebuilt one, is proven anew.
+the CPU's instruction sets.  The verdict (which graphs may run in half precision, or that it is
+refused) is kept beside the engines, for this bundle, library, device (with the driver of a GPU)
+and these very engines; another of any of them, also a rebuilt one, is proven anew.
 """
 
 from __future__ import annotations
@@ -31,14 +31,21 @@ _log = logging.getLogger(__name__)
 Device = Gpu | Cpu
 #: Prompts compared when a robot starts; `egomotion verify` compares more.
 FIRST_LOAD_CASES = 4
+#: Precisions of a graph on a GPU, tried one after the other before float32: bfloat16 has the range
+#: that the states of some models (Gemma 2) need, and fewer digits.
+HALVES = ('fp16', 'bf16')
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a backend ``passed``, with which graphs in float16, and its engines' SHA-256."""
+    """
+    Whether a backend ``passed``, and the SHA-256 of its ``engines``.
+
+    ``half`` has the graphs that are less precise than float32, and which of HALVES they take.
+    """
 
     passed: bool
-    half: tuple[str, ...]
+    half: dict[str, str]
     engines: dict[str, str]
 
 
@@ -60,31 +67,39 @@ def compare(bundle: Bundle, reference: Runtime, candidate: Runtime, cases: int,
     return check_parity(bundle, text, reference, candidate, cases, progress)
 
 
-def settle(bundle: Bundle, reference: Runtime, make: Callable[[tuple[str, ...]], Runtime],
-           graphs: tuple[str, ...], cases: int) \
-        -> tuple[Runtime, ParityReport, tuple[str, ...]]:
+def settle(bundle: Bundle, reference: Runtime, make: Callable[[Mapping[str, str]], Runtime],
+           graphs: tuple[str, ...], cases: int, ladder: tuple[str, ...] = HALVES) \
+        -> tuple[Runtime, ParityReport, dict[str, str]]:
     """
     Find the largest part of ``graphs`` that may be less precise and still passes the gate.
 
-    ``make`` opens a runtime with the graphs named less precise.  The graph that follows worst
-    goes back, until the gate is passed or none is left.  Returns runtime, report and the graphs
+    ``make`` opens a runtime with the graphs named in the precision told of each.  All begin with
+    the first of ``ladder``; the graph that follows worst takes the next one, after the last one
+    float32, until the gate is passed or none is left.  Returns runtime, report and the graphs
     that stay less precise; whether the report passes is for the caller to look at.
     """
+    chosen = dict.fromkeys(graphs, ladder[0])
     while True:
-        runtime = make(graphs)
+        runtime = make(dict(chosen))
         try:
             report = compare(bundle, reference, runtime, cases)
         except BaseException:
             runtime.close()
             raise
-        if passed(report) or not graphs:
-            return runtime, report, graphs
-        worst = min(graphs, key=lambda name: report.graphs[name].cosine)
+        if passed(report) or not chosen:
+            return runtime, report, chosen
+        worst = min(chosen, key=lambda name: report.graphs[name].cosine)
         # Candidates drawn at once and one by one are the same: so is what they are drawn with.
         back = {worst} if worst not in ('step', BATCH_GRAPH) else {'step', BATCH_GRAPH}
-        _log.warning('%s is not precise enough and goes back to float32', worst)
+        rest = ladder[ladder.index(chosen[worst]) + 1:]
+        _log.warning('%s is not precise enough in %s and is tried in %s', worst, chosen[worst],
+                     rest[0] if rest else 'float32')
         runtime.close()
-        graphs = tuple(name for name in graphs if name not in back)
+        for name in back & chosen.keys():
+            if rest:
+                chosen[name] = rest[0]
+            else:
+                del chosen[name]
 
 
 def note_name(bundle: Bundle, backend: str, version: str, device: Device) -> str:
@@ -97,19 +112,19 @@ def verdict(cache: EngineCache, bundle: Bundle, backend: str, version: str,
             device: Device) -> Verdict | None:
     """Return the verdict on a backend; ``None`` when it was never proven."""
     note = cache.read_note(note_name(bundle, backend, version, device))
-    half, engines = note.get('float16'), note.get('engines')
-    if type(note.get('passed')) is not bool or not isinstance(half, list) \
+    half, engines = note.get('half'), note.get('engines')
+    if type(note.get('passed')) is not bool or not isinstance(half, dict) \
             or not isinstance(engines, dict):
         return None
-    return Verdict(bool(note['passed']), tuple(name for name in bundle.graphs if name in half),
-                   engines)
+    return Verdict(bool(note['passed']), {name: half[name] for name in bundle.graphs
+                                          if half.get(name) in HALVES}, engines)
 
 
 def remember(cache: EngineCache, bundle: Bundle, backend: str, version: str, device: Device,
-             half: tuple[str, ...], report: ParityReport, engines: Mapping[str, str]) -> None:
+             half: Mapping[str, str], report: ParityReport, engines: Mapping[str, str]) -> None:
     """Keep a verdict on ``engines``, the ``engine_hashes`` of the runtime that was compared."""
     cache.write_note(note_name(bundle, backend, version, device), {
-        'passed': passed(report), 'float16': list(half), 'engines': dict(engines),
+        'passed': passed(report), 'half': dict(half), 'engines': dict(engines),
         'parity': report.as_dict()})
 
 
@@ -117,7 +132,7 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
     """
     Open a backend that ``is_proven``, proven on this device.
 
-    Float16 is used on a GPU where ``egomotion verify`` found it good; a first load proves
+    Half precision is used on a GPU where ``egomotion verify`` found it good; a first load proves
     float32.  Engines other than those that were proven (rebuilt, or after damage an older one)
     are proven before they are used.  Raises RuntimeError when it cannot run here, or answers
     otherwise than ONNX Runtime on the CPU; ValueError for fewer than one thread or a bundle that
@@ -130,7 +145,7 @@ def open_proven(backend: str, bundle: Bundle, threads: int) -> Runtime:
         raise RuntimeError(f'{backend} {version} was refused on {device.name}: it answers '
                            'otherwise than ONNX Runtime on the CPU; `egomotion verify --backend '
                            f'{backend}` tries again')
-    half = () if known is None else known.half
+    half = {} if known is None else known.half
     runtime = open_unproven(backend, bundle, half, threads)
     if known is not None and known.engines == dict(runtime.engine_hashes):
         return runtime
@@ -165,7 +180,8 @@ def probe_device(backend: str) -> Device:
     return probe_cpu() if backend == 'openvino' else probe_gpu()
 
 
-def open_unproven(backend: str, bundle: Bundle, half: tuple[str, ...], threads: int) -> Runtime:
+def open_unproven(backend: str, bundle: Bundle, half: Mapping[str, str],
+                  threads: int) -> Runtime:
     """Open a backend that ``is_proven`` unproven; RuntimeError when it cannot run here."""
     if backend == 'openvino':
         from egomotion_ros.runtimes.openvino import OpenVinoRuntime

@@ -20,6 +20,7 @@ import hashlib
 import logging
 from pathlib import Path
 import tempfile
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,14 @@ from egomotion_ros.runtimes.engine_build import build_engine, import_tensorrt
 from egomotion_ros.runtimes.engine_cache import EngineCache, EngineKey
 from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
 
-__all__ = ['HALF_GRAPHS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine', 'half_graphs',
-           'probe_gpu']
+__all__ = ['HALF_GRAPHS', 'PRECISIONS', 'EngineRunner', 'TensorRtRuntime', 'cached_engine',
+           'half_graphs', 'probe_gpu']
 
 _log = logging.getLogger(__name__)
-#: Graphs that gain from float16; the autoencoder is small and its velocities add up to positions.
+#: What an engine counts in -> the flavour of its graph.
+PRECISIONS = {'fp32': None, 'fp16': 'float16', 'bf16': 'bfloat16'}
+#: Graphs that gain from half precision; the autoencoder is small, and its velocities add up to
+#: positions.
 HALF_GRAPHS = ('vision', 'prefill', 'decode', *PARALLEL_GRAPHS, 'condition', 'step', BATCH_GRAPH)
 
 
@@ -55,21 +59,24 @@ def half_graphs(bundle: Bundle) -> tuple[str, ...]:
 def cached_engine(bundle: Bundle, graph: str, backend: str, gpu: Gpu, precision: str,
                   cache: EngineCache, rebuild: bool = False) -> tuple[bytes, bool]:
     """
-    Return the engine of a graph in ``'fp32'`` or ``'fp16'``, and whether it was built now.
+    Return the engine of a graph in a precision of :data:`PRECISIONS`, and whether it is new.
 
-    Raises RuntimeError when it cannot be built or there is no room for it.
+    Raises ValueError for another precision, RuntimeError when it cannot be built or there is no
+    room for it.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision {precision!r}, expected one of {", ".join(PRECISIONS)}')
     trt = import_tensorrt(backend)
     path = bundle.graphs[graph].path
 
     def build(timing: bytes) -> Any:
         label = f'{graph} {precision}'
-        if precision != 'fp16':
+        if PRECISIONS[precision] is None:
             return build_engine(trt, path, label=label, timing=timing)
         from egomotion_ros.runtimes.flavours import write_half_precision
         with tempfile.TemporaryDirectory(dir=cache.folder, prefix='.half-') as folder:
-            return build_engine(trt, write_half_precision(path, Path(folder)), label=label,
-                                timing=timing)
+            half = write_half_precision(path, Path(folder), PRECISIONS[precision])
+            return build_engine(trt, half, label=label, timing=timing)
 
     key = EngineKey.of(bundle, graph, backend, str(trt.__version__), gpu, precision)
     return cache.get(key, build, bundle.weights_path.stat().st_size, rebuild)
@@ -236,18 +243,19 @@ class TensorRtRuntime(EngineRunner):
     """
     One engine per graph on the first GPU, built or fetched from the cache.
 
-    ``gpu`` and ``version`` name device and library; ``half`` the graphs that run in float16.
+    ``gpu`` and ``version`` name device and library; ``half`` the graphs that run in half
+    precision, and in which.
     """
 
     def __init__(self, bundle: Bundle, backend: str = 'tensorrt',
-                 half: tuple[str, ...] = ()) -> None:
+                 half: Mapping[str, str] = MappingProxyType({})) -> None:
         """Build or fetch the engines; RuntimeError says why it cannot run here."""
         # Before anything of CUDA or TensorRT is loaded: without a driver that can crash.
         self.gpu = probe_gpu()
         trt = import_tensorrt(backend)
-        self.name, self.version, self.half = backend, str(trt.__version__), tuple(half)
+        self.name, self.version, self.half = backend, str(trt.__version__), dict(half)
         engines = {name: cached_engine(bundle, name, backend, self.gpu,
-                                       'fp16' if name in half else 'fp32', EngineCache())[0]
+                                       self.half.get(name, 'fp32'), EngineCache())[0]
                    for name in bundle.graphs}
         self.engine_hashes = {name: hashlib.sha256(data).hexdigest()
                               for name, data in engines.items()}
@@ -274,7 +282,7 @@ class TensorRtRuntime(EngineRunner):
         """Drop the engines in use from the cache; whether earlier ones took their place."""
         cache = EngineCache()
         restored = [cache.refuse(EngineKey.of(bundle, name, self.name, self.version, self.gpu,
-                                              'fp16' if name in self.half else 'fp32'))
+                                              self.half.get(name, 'fp32')))
                     for name in self.specs]
         return any(restored)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -36,8 +37,7 @@ class OnnxModule(nn.Module):
             raise ValueError(f'{path}: no readable ONNX graph ({error})') from None
         constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
         for number, array in enumerate(constants.values()):
-            # A copy: arrays over the file's bytes are read-only.
-            self.register_buffer(f'constant_{number}', torch.from_numpy(np.array(array)))
+            self.register_buffer(f'constant_{number}', _tensor(array))
         self._constants = list(constants)
         self.inputs = [item.name for item in graph.input]
         self.outputs = [item.name for item in graph.output]
@@ -62,6 +62,13 @@ class OnnxModule(nn.Module):
             else:
                 values.update(zip(outputs, found, strict=True))
         return tuple(values[name] for name in self.outputs)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """Copy an array (over a file's bytes it is read-only), bfloat16 included, into a tensor."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 class BundleTorchRuntime(Runtime):

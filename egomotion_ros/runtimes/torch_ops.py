@@ -25,7 +25,8 @@ Operator = Callable[..., Tensor | tuple[Tensor, ...]]
 
 _DTYPES = {TensorProto.FLOAT: torch.float32, TensorProto.INT64: torch.int64,
            TensorProto.BOOL: torch.bool, TensorProto.INT32: torch.int32,
-           TensorProto.UINT8: torch.uint8}
+           TensorProto.UINT8: torch.uint8, TensorProto.FLOAT16: torch.float16,
+           TensorProto.BFLOAT16: torch.bfloat16}
 
 _PLAIN: dict[str, Operator] = {
     'Add': torch.add, 'Sub': torch.sub, 'Mul': torch.mul, 'Div': torch.div, 'Pow': torch.pow,

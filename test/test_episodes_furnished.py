@@ -139,6 +139,8 @@ def test_table_counts_minutes_and_sources_of_every_action(episodes, gait_library
     assert float(reach[3]) == pytest.approx(motions * 152 / 30 / 60, abs=0.06)
     assert reach[4:] == ['1', '/', '2', 'one-source']
     assert not any(line.startswith('kick') for line in lines)
+    # What cannot be made is not left out silently.
+    assert lines[-1] == 'no recordings for train: jump, bend, run_forward, kick; left out'
     assert 'sources' in lines[0]
 
 

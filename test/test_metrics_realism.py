@@ -7,19 +7,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fixtures_gait import walking_motion
+import mujoco
 import numpy as np
 import pytest
 
 from egomotion_ros.body.edits import place
 from egomotion_ros.body.features import heading
 from egomotion_ros.body.rotations import yaw_matrix
-from egomotion_ros.evaluation import realism
+from egomotion_ros.commands.metrics import table
+from egomotion_ros.data.library import MotionLibrary, Take, save_library
+from egomotion_ros.evaluation import realism, report
 from egomotion_ros.evaluation.leaks import library_leaks, text_leaks
-from egomotion_ros.evaluation.physics import at_scale, robot_physics
+from egomotion_ros.evaluation.physics import at_scale, robot_physics, tracking_error
 from egomotion_ros.evaluation.realism import Window, human_trace, robot_trace
 from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.quality import configurations, self_collisions
 from egomotion_ros.retarget.retargeter import Retargeter
-from egomotion_ros.types import HumanMotion, PlanarPose
+from egomotion_ros.types import HumanMotion, PlanarPose, RobotMotion
 
 
 @pytest.fixture(scope='module')
@@ -158,6 +162,62 @@ def test_a_robot_is_measured_where_the_human_is(walk, robot) -> None:
     assert low == pytest.approx([0.085, 0.085, 0.02, 0.02], abs=0.02)
 
 
+@pytest.fixture(scope='module')
+def stood(robot) -> tuple[Retargeter, HumanMotion, RobotMotion]:
+    """A person who stands, in the size of the robot, and what the robot makes of it."""
+    retargeter = Retargeter(robot)
+    human = at_scale(walking_motion(0.0, 1.0), robot.scale)
+    return retargeter, human, retargeter.retarget(human)
+
+
+def test_tracking_error_is_the_distance_by_which_bodies_are_off(stood) -> None:
+    retargeter, human, motion = stood
+    own = tracking_error(*stood)
+    assert 0.0 < own < 0.03
+    # A metre aside all the time; for twice as many rows it is twice as much.
+    more = []
+    for rows in (motion.steps, 20, 10):
+        aside = motion.root_position.copy()
+        aside[:rows, 1] += 1.0
+        more.append(tracking_error(retargeter, human, replace(motion, root_position=aside)) - own)
+    assert more[0] == pytest.approx(1.0, abs=own)
+    assert 0.2 < more[2] < 0.3 and more[1] == pytest.approx(2 * more[2], rel=0.02)
+    # One hand of the five bodies that count (pelvis, feet, hands) is off: a fifth of its way.
+    description = retargeter.description
+    raised = motion.positions.copy()
+    raised[:, description.joint_names.index('left_shoulder_pitch_joint')] -= 1.0
+    lifted = replace(motion, positions=raised)
+    model = description.kinematics
+    data, hand = mujoco.MjData(model), model.body('left_wrist_yaw_link').id
+    places = []
+    for qpos in (configurations(description, m, model)[0] for m in (motion, lifted)):
+        data.qpos = qpos
+        mujoco.mj_kinematics(model, data)
+        places.append(data.xpos[hand].copy())
+    way = np.linalg.norm(places[1] - places[0])
+    assert way > 0.2
+    assert tracking_error(retargeter, human, lifted) == pytest.approx(way / 5, abs=own)
+
+
+def test_rows_in_self_collision_are_counted_one_by_one(stood) -> None:
+    retargeter, _, motion = stood
+    description = retargeter.description
+    shoulder, hip = (description.joint_names.index(f'left_{name}_roll_joint')
+                     for name in ('shoulder', 'hip'))
+    assert self_collisions(description, motion) == 0
+    # The upper arm goes through the chest in seven rows, the thigh through the other in four, of
+    # which two are the same.
+    inward = motion.positions.copy()
+    inward[5:12, shoulder] = -0.6
+    assert self_collisions(description, replace(motion, positions=inward)) == 7
+    inward[10:14, hip] = -0.5
+    assert self_collisions(description, replace(motion, positions=inward)) == 9
+    # Away from the body they touch nothing.
+    outward = motion.positions.copy()
+    outward[5:12, shoulder], outward[10:14, hip] = 1.0, 0.3
+    assert self_collisions(description, replace(motion, positions=outward)) == 0
+
+
 def test_diversity_of_two_answers_is_their_distance(walk) -> None:
     aside = replace(walk, root_position=walk.root_position + [0.0, 0.5, 0.0])
     out = realism.pose_diversity([walk, aside])
@@ -178,11 +238,29 @@ def test_verbatim_texts_are_counted_whatever_their_case_and_spaces() -> None:
     assert out['examples'] == ['walk to the box']
 
 
+def test_instructions_that_were_not_audited_are_said_to_be(tmp_path) -> None:
+    save_library(tmp_path, [Take(split, split, f'walk {split}', 'walk', split, f'{split}.bvh',
+                                 motion.frames, 1.0, 0.0, False, False, motion)
+                            for split, motion in (('train', walking_motion(1.2, 4.0)),
+                                                  ('test', walking_motion(0.9, 4.0)))])
+    library, asked = MotionLibrary.open(tmp_path), ['walk to the box', 'turn left']
+    without, audited = (report._leaks(library, texts, asked) for texts in (None, asked[:1]))
+    assert without['instructions'].startswith('not audited: ')
+    assert audited['instructions']['share'] == pytest.approx(0.5)
+
+    def shown(leaks: dict[str, object]) -> str:
+        text = table({'bundle': 'abc', 'episodes': 2, 'leaks': leaks})
+        return next(line for line in text.splitlines() if 'instructions' in line)
+
+    assert 'instructions: not audited: ' in shown(without) and '--train-episodes' in shown(without)
+    assert 'not audited' not in shown(audited)
+    assert '50% of 2 held-out texts stand verbatim' in shown(audited)
+
+
 def test_a_recording_under_two_names_across_splits_is_found(tmp_path) -> None:
     from readers_support import walk as recorded_walk
 
     from egomotion_ros.body.edits import resample, slice_frames
-    from egomotion_ros.data.library import MotionLibrary, Take, save_library
 
     def take(name: str, split: str, motion: HumanMotion) -> Take:
         return Take(name, name, f'walk {name}', 'walk', split, f'{name}.bvh', motion.frames, 1.0,

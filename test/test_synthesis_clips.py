@@ -148,6 +148,30 @@ def test_splits_share_recordings_only_where_they_have_none(library, clips):
     assert {c.performance for c in more.of('train').clips if c.action == 'kick'} == {'kicker'}
 
 
+def test_training_and_test_share_no_recording(library, clips):
+    def of(split, blocks):
+        return tuple(replace(b, split=split, performance=f'{split} {b.performance}')
+                     for b in blocks if b.split == 'train')
+    jumps = tuple(replace(c, split='test', performance='tester') for c in clips
+                  if c.action == 'jump')
+    bends = tuple(replace(c, split='val') for c in clips if c.action == 'bend')
+    others = tuple(c for c in clips if c.action not in ('jump', 'bend'))
+    whole = GaitLibrary(library.strides + of('test', library.strides),
+                        library.postures + of('test', library.postures),
+                        library.gestures + of('test', library.gestures), others + jumps + bends)
+    train, val, test = (whole.of(split) for split in ('train', 'val', 'test'))
+    assert {c.action for c in train.clips} == {'kick', 'run_forward', 'bend'}
+    assert {c.action for c in val.clips} == {'kick', 'run_forward', 'bend', 'jump'}
+    assert test.clips == jumps
+    assert {kind: {b.split for b in blocks} for kind, blocks in vars(test).items() if blocks} == {
+        kind: {'test'} for kind in ('strides', 'postures', 'gestures', 'clips')}
+    # What the test split has none of is not asked for in it; a part of a part stays what it is.
+    wanted = {a for a, _ in plan_bank(test, 100, 'test', 0, 'furnished')}
+    assert {'walk_to', 'reach', 'jump'} < wanted
+    assert wanted.isdisjoint({'kick', 'run_forward', 'bend'})
+    assert test.of('test').clips == test.clips and train.of('train').clips == train.clips
+
+
 def test_few_and_borrowed_sources_are_marked(library, clips):
     assert mark(library, 'kick', 'train') == mark(library, 'kick', 'val') == 'one-source'
     many = tuple(replace(clips[0], performance=f'kicker {n}') for n in range(3))

@@ -45,7 +45,7 @@ def folders(gait_bank, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_all_stages_end_in_a_bundle(folders: Path) -> None:
+def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script) -> None:
     runs = folders / 'runs'
     command = ['train', 'all', '--config', str(folders / 'config'), '--library',
                str(folders / 'library'), '--episodes', str(folders / 'episodes'),
@@ -65,3 +65,9 @@ def test_all_stages_end_in_a_bundle(folders: Path) -> None:
                  '--out', str(folders / 'at_once')]) == 0
     bundle = Bundle.open(folders / 'at_once')
     assert bundle.decoder == 'parallel' and set(PARALLEL_GRAPHS) <= set(bundle.graphs)
+
+    curves = benchmark_script('training_curves')
+    assert curves.draw(runs, folders / 'curves.png') == [*MODELS, 'queries']
+    assert (folders / 'curves.png').read_bytes()[:4] == b'\x89PNG'
+    with pytest.raises(ValueError, match='no stage'):
+        curves.draw(folders, folders / 'none.png')

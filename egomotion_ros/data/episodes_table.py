@@ -9,7 +9,7 @@ import numpy as np
 from egomotion_ros.data.clips import CLIP_ACTIONS
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.data.gait import GaitLibrary
-from egomotion_ros.data.instructions import ACTIONS
+from egomotion_ros.data.instructions import ACTIONS, free_parameters
 from egomotion_ros.types import FPS
 
 #: Fewer source performances than this, and nothing can be claimed about takes held out.
@@ -37,7 +37,8 @@ def mark(library: GaitLibrary, action: str, split: str) -> str:
     Why no claim about held-out takes can rest on an action: ``one-source``, ``shared`` or ''.
 
     ``one-source`` actions have fewer than FEW source performances in all; ``shared`` ones have
-    none in ``split`` and borrow those of other splits.
+    none in ``split`` and take those of other splits, as :data:`gait.BORROWS` says (sets of the
+    test split drawn before it did so too).
     """
     found = sources(library, action)
     if len(set().union(*found.values())) < FEW:
@@ -49,7 +50,8 @@ def rows(written: EpisodeSet, library: GaitLibrary | None, split: str) -> list[s
     """
     Lines of the table; synthesised motions are counted apart from what was recorded.
 
-    Without ``library`` (or motions) sources and minutes are left out.
+    Without ``library`` (or motions) sources and minutes are left out.  Actions that the set has
+    none of, for want of recordings, stand in the last line.
     """
     bank = written.bank
     lines = [f'{"action":<13}{"episodes":>9}{"motions":>9}{"minutes":>9}  sources: {split} / all']
@@ -74,4 +76,7 @@ def rows(written: EpisodeSet, library: GaitLibrary | None, split: str) -> list[s
         lines.append(f'{"synthesised":<13}{len(written):>9}{total:>9}'
                      f'{total * bank.features.shape[1] / FPS / 60:>9.1f}  (stop_at shows the '
                      'motions of walk_to)')
+        missing = [a for a in free_parameters(written.kind) if not len(bank.of(a))]
+        if missing:
+            lines.append(f'no recordings for {split}: {", ".join(missing)}; left out')
     return lines

@@ -6,7 +6,8 @@ Building blocks cut from real motion capture: strides, standing poses and unrest
 :class:`GaitLibrary` holds what :mod:`egomotion_ros.data.synthesis` composes new motions of.
 Strides are found by the fore-aft distance of the two ankles, which peaks at every heel strike;
 a stride is kept when it is straight, steady and closes on itself.  Each block remembers the
-performance it was cut from, so that blocks of different splits never mix.
+performance it was cut from, so that blocks of different splits never mix, apart from the few clips
+that :data:`BORROWS` allows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SAMPLES = 48
 #: Ankle and toe joints, (left, right).
 ANKLES, TOES = (7, 8), (10, 11)
 _ARMS = (13, 14, 16, 17, 18, 19, 20, 21)
+#: Splits whose clips a split may take for an action that it has none of.  Between training and
+#: test nothing is taken in either direction.
+BORROWS = {'train': ('val',), 'val': ('train', 'test'), 'test': ()}
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,14 @@ class GaitLibrary:
         """
         Blocks of the performances of one split; ValueError when a kind is missing.
 
-        Clips of an action that the split has none of are shared with it from the others.
+        Clips of an action that the split has none of come from the splits of :data:`BORROWS`.
         """
         own = {c.action for c in self.clips if c.split == split}
+        lenders = BORROWS.get(split, ())
         part = GaitLibrary(*(tuple(b for b in blocks if b.split == split)
                              for blocks in (self.strides, self.postures, self.gestures)),
-                           tuple(c for c in self.clips
-                                 if c.split == split or c.action not in own),
+                           tuple(c for c in self.clips if c.split == split
+                                 or (c.action not in own and c.split in lenders)),
                            tuple(b for b in self.unrest if b.split == split))
         if not part.strides or not part.postures:
             raise ValueError(f'split {split!r} of the motion library has {len(part.strides)} '

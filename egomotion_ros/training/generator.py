@@ -43,6 +43,7 @@ from egomotion_ros.training.loop import (
     ahead,
     processes,
     read_config,
+    saved_step,
     train,
 )
 from egomotion_ros.training.motions import stillness
@@ -51,6 +52,14 @@ from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
 SENSITIVE_AFTER = 1500
+#: After this many steps validation's walks must miss their goals by more with swapped conditions.
+#: After 400 steps from random weights the least ratio ever seen was 2.7 (condition ablation in
+#: docs/explanation/models-and-training.md), so a run that is merely young is not stopped.
+GOALS_AFTER = 1000
+#: Ratio of swapped to right, of loss and goal error, below which conditions are not used.
+INSENSITIVE = 1.02
+#: Fewer walks than this to validate with say nothing: their median is chance.
+FEWEST_WALKS = 20
 #: What errors of path and hands count in pure noise, of what they count without: the states say
 #: where a motion leads before anything is seen of how it gets there.
 EARLY = 0.3
@@ -355,12 +364,30 @@ def end_pose(features: Tensor) -> Tensor:
 
 def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float]:
     """Share of walks that end within 0.5 m and 20 degrees, and their median distance (m)."""
-    walk = (action == ACTIONS.index('walk_to')) | (action == ACTIONS.index('stop_at'))
+    walk = _walks(action)
     away = (pose[walk, :2] - goal[walk, :2]).norm(dim=-1)
     turn = pose[walk, 2] - goal[walk, 2]
     turn = torch.atan2(turn.sin(), turn.cos()).abs()
     good = (away < 0.5) & (turn < np.radians(20))
     return good.float().mean().item(), away.median().item()
+
+
+def _walks(action: Tensor) -> Tensor:
+    return (action == ACTIONS.index('walk_to')) | (action == ACTIONS.index('stop_at'))
+
+
+def check_goals(figures: dict[str, float], walks: int, step: int) -> None:
+    """
+    Raise ValueError when walks end as near to their goals with states of other questions.
+
+    ``figures`` are those of :func:`validate_generator` after ``step`` steps, over ``walks`` walks;
+    before :data:`GOALS_AFTER` steps, or with too few walks, nothing is said.
+    """
+    told, swapped = figures['told_metres'], figures['swapped_metres']
+    if step >= GOALS_AFTER and walks >= FEWEST_WALKS and swapped < INSENSITIVE * told:
+        raise ValueError(f'generator: after {step} steps walks end {told:.2f} m from their goals '
+                         f'and with swapped conditions {swapped:.2f} m, less than {INSENSITIVE} '
+                         'times as far; it does not use the reasoner')
 
 
 def make_generator(settings: dict[str, Any], config: TrainingConfig, init: Path | None
@@ -384,8 +411,9 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     """
     Train stage 2 on the states of ``scenes`` of the episodes and return the generator.
 
-    ``init`` is a checkpoint to start from; ValueError when its sizes are others.  ``shown`` is for
-    ablations; ``store`` is the folder that states are kept in (``out``).
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others, or when training
+    finds that swapped conditions change neither the loss nor, with ``val_dir``, the goal error.
+    ``shown`` is for ablations; ``store`` is the folder that states are kept in (``out``).
     """
     settings, config, data = read_config(config_path, 'generator')
     torch.manual_seed(config.seed)
@@ -463,9 +491,12 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         return [part.float() if part.is_floating_point() else part for part in drawn]
 
     samples = Samples(lambda rng: draw(rng, config.batch), config)
+    done = saved_step(out)
 
     def loss(network: torch.nn.Module, rng: np.random.Generator, step: int
              ) -> tuple[Tensor, dict[str, float]]:
+        nonlocal done
+        done = step + 1
         target, truth, state, mask, is_moving, reach, hand = placed(samples(step))
         value, figures = flow_loss(network, autoencoder, target, truth, state, mask, rng,
                                    moving=is_moving, reaching=reach, **weights)
@@ -488,12 +519,15 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                                     mask[order], np.random.default_rng(1), 0.0, is_moving,
                                     0.0)[0].item())
         ratio = values[1] / values[0]
-        if step >= SENSITIVE_AFTER and ratio < 1.02:
+        if step >= SENSITIVE_AFTER and ratio < INSENSITIVE:
             raise ValueError(f'generator: swapping the conditions changes the loss by a factor '
                              f'of {ratio:.3f} only; it does not use the reasoner')
         return ratio
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
-        return validate_generator(network, autoencoder, held, index, conditions)
+        figures = validate_generator(network, autoencoder, held, index, conditions)
+        # Before they are noted: a run that is called up again is looked at, and stopped, again.
+        check_goals(figures, int(_walks(torch.from_numpy(held.action[index])).sum()), done)
+        return figures
 
     return train(generator, 'generator', config, loss, out, validate if conditions else None)

@@ -47,7 +47,7 @@ STOP_DISTANCES, BEARINGS = (0.25, 3.8), (-np.radians(50), np.radians(50))
 _LEAST_WAY = 0.15
 _CHUNK = 50
 #: Times a motion is drawn anew until it is within the bounds of recorded ones.
-_ATTEMPTS = 8
+_ATTEMPTS = 40
 
 
 def plan_bank(library: GaitLibrary, count: int, split: str, seed: int = 0,

@@ -15,7 +15,7 @@ from egomotion_ros.body.edits import place
 from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
-from egomotion_ros.data.instructions import SHAPE_WORDS
+from egomotion_ros.data.instructions import SHAPE_WORDS, templates
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
@@ -23,8 +23,8 @@ from egomotion_ros.data.synthesis_reach import synthesise_reach
 from egomotion_ros.evaluation.chance import constant_hands, touches
 from egomotion_ros.evaluation.closed_loop import LATENCY, answer_twice, join_motions
 from egomotion_ros.evaluation.goals import share
-from egomotion_ros.evaluation.protocol import protocol_rows
-from egomotion_ros.evaluation.questions import asked_for_nothing
+from egomotion_ros.evaluation.protocol import evaluate_free, free_rows, protocol_rows
+from egomotion_ros.evaluation.questions import FREE, asked_for_nothing, free_questions
 from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching
 from egomotion_ros.evaluation.scenes import held_out_questions, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -278,6 +278,34 @@ def test_what_is_asked_for_in_vain_is_nowhere_and_is_to_be_searched_for(action):
 
 def _summary(hits) -> dict:
     return share(hits) | share(hits, 'settled')
+
+
+def test_what_names_no_object_is_told_in_held_out_sentences_and_scored_by_its_words():
+    asked = free_questions(12, 'walk_forward')
+    assert {q.scene.split for q in asked} == {'test'} and {q.target for q in asked} == {-1}
+    learned = {p.split('{')[0] for p in templates('walk_forward', 'train', 'furnished')}
+    assert not any(q.instruction.startswith(tuple(filter(None, learned))) for q in asked)
+    metres = {float(q.goal[0]) for q in asked}
+    assert len(metres) > 1 and not any(q.goal[1:].any() for q in asked)
+    for question in asked:
+        assert question.score(walking(question.goal[0])).reached
+        assert not question.score(standing(60)).reached
+    assert free_questions(1, 'stand_still')[0].score(standing(60)).reached
+    assert not free_questions(1, 'turn')[0].score(standing(60)).reached
+    with pytest.raises(ValueError, match='jump'):
+        free_questions(1, 'jump')
+    with pytest.raises(ValueError, match='run_forward'):
+        free_questions(1, 'run_forward', kind='simple')
+
+
+def test_the_default_does_what_names_no_object(pipeline):
+    figures = evaluate_free(pipeline, 8, 'furnished')
+    assert tuple(figures) == FREE
+    assert figures['stand_still']['reached'] == 1.0 and figures['stand_still']['constant'] == 1.0
+    assert figures['turn']['reached'] > figures['turn']['constant']
+    rows = free_rows(figures)
+    assert [row.figure for row in rows] == [name.replace('_', ' ') for name in FREE]
+    assert all('8 scenes; best constant end' in row.note for row in rows)
 
 
 def test_protocol_rows_compare_with_chance():

@@ -132,6 +132,10 @@ def _scenes(args: argparse.Namespace, pipeline: EgoMotionPipeline, baselines: Ba
             details[f'{action} baselines'] = methods
             rows += comparison_rows(methods, action)
         answered.append((questions, motions))
+    if args.protocol:
+        free = protocol.evaluate_free(pipeline, min(scenes, protocol.FREE_SCENES), args.kind)
+        details['without an object'] = free
+        rows += protocol.free_rows(free)
     return rows, answered[0]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from egomotion_ros.data.instructions import free_parameters
 from egomotion_ros.data.instructions_furnished import has_held_out_verb
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.evaluation.closed_loop import answer_twice
-from egomotion_ros.evaluation.goals import share, summarise
-from egomotion_ros.evaluation.questions import asked_for_nothing
+from egomotion_ros.evaluation.goals import best_constant, share, summarise
+from egomotion_ros.evaluation.questions import FREE, asked_for_nothing, free_questions
 from egomotion_ros.evaluation.scenes import Question, answer, answer_all, scored
 from egomotion_ros.evaluation.table import Goal, Row, rate
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -39,8 +40,8 @@ POINTS = 0.05
 #: Paired differences, and their names in the table.
 GAPS = {'known less unseen': 'sentences of training less unseen ones',
         'known less unseen verbs': 'the same where the verb is unseen'}
-#: Scenes the protocol asks for.
-SCENES = 500
+#: Scenes the protocol asks for; fewer for what names no object.
+SCENES, FREE_SCENES = 500, 100
 
 
 def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
@@ -75,6 +76,33 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
                                questions, 'one more look')
         figures['one more look'] = summarise(scored(questions, twice))
     return figures
+
+
+def evaluate_free(pipeline: EgoMotionPipeline, scenes: int, kind: str) -> dict[str, Any]:
+    """
+    Summary of every action that names no object, over ``scenes`` scenes of ``kind`` each.
+
+    ``constant`` is the share that the best single end pose reaches.
+    """
+    figures: dict[str, Any] = {}
+    for action in (name for name in FREE if name in free_parameters(kind)):
+        questions = free_questions(scenes, action, kind=kind)
+        motions = answer_all(lambda q, seed: answer(pipeline, q, seed), questions,
+                             action.replace('_', ' '))
+        goals = np.array([question.goal for question in questions])
+        figures[action] = summarise(scored(questions, motions)) | {
+            'constant': best_constant(goals, action)[1]}
+    return figures
+
+
+def free_rows(figures: Mapping[str, Any]) -> list[Row]:
+    """Rows of :func:`evaluate_free`."""
+    rows = []
+    for action, found in figures.items():
+        row = rate('Told without an object', action.replace('_', ' '), found)
+        rows.append(replace(row, note=f'{row.note}; best constant end '
+                                      f'{100 * found["constant"]:.0f} %'))
+    return rows
 
 
 def protocol_rows(figures: Mapping[str, Any], action: str) -> list[Row]:

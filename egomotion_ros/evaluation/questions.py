@@ -16,17 +16,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from egomotion_ros.data.episodes_commands import SWEEP
-from egomotion_ros.data.instructions import object_phrase, templates
+from egomotion_ros.data.instructions import (
+    free_command,
+    free_parameters,
+    object_phrase,
+    templates,
+)
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, draw_kinds, scene_seed
 from egomotion_ros.data.scenes_furnished import approach, draw_scene
 from egomotion_ros.data.scenes_view import clear_of_boxes
+from egomotion_ros.data.synthesis import action_goal
 from egomotion_ros.evaluation.goals import GoalScore, object_goal, score_motion
 from egomotion_ros.evaluation.reach import score_reach
 from egomotion_ros.types import CameraPose, HumanMotion
 
 _HANDS = {'left': 'with your left hand', 'right': 'with your right hand',
           'both': 'with both hands'}
+#: Actions without an object whose sentence tells where to end; kicks, jumps, bends end anywhere.
+FREE = ('walk_forward', 'run_forward', 'turn', 'stand_still', 'wave')
 _COLUMN = {name: k for k, name in enumerate(OBJECT_COLUMNS)}
 
 
@@ -93,6 +101,27 @@ def held_out_questions(count: int, action: str = 'walk_to', first: int = 0, spli
             questions.append(Question(renderer.render(scene), scene.camera, said, action, goal,
                                       table, target, scene, learned,
                                       item.side if action == 'reach' else ''))
+    return questions
+
+
+def free_questions(count: int, action: str, split: str = 'test', kind: str = 'furnished'
+                   ) -> list[Question]:
+    """
+    Draw ``count`` questions that name no object, such as "walk two metres", one a scene.
+
+    Raises ValueError for an action that is not of :data:`FREE`, or not asked for in scenes of
+    that ``kind``.
+    """
+    if action not in FREE or action not in free_parameters(kind):
+        raise ValueError(f'{action} is not asked for without an object in {kind} scenes')
+    questions = []
+    with SceneRenderer() as renderer:
+        for number in range(count):
+            scene = draw_scene(scene_seed(split, number), kind)
+            command = free_command(action, np.random.default_rng([scene.seed, 17]), split, kind)
+            questions.append(Question(
+                renderer.render(scene), scene.camera, command.text, action,
+                action_goal(action, command.params), scene.table(), -1, scene, ''))
     return questions
 
 

@@ -301,11 +301,11 @@ def test_what_names_no_object_is_told_in_held_out_sentences_and_scored_by_its_wo
 def test_the_default_does_what_names_no_object(pipeline):
     figures = evaluate_free(pipeline, 8, 'furnished')
     assert tuple(figures) == FREE
-    assert figures['stand_still']['reached'] == 1.0 and figures['stand_still']['constant'] == 1.0
+    assert figures['stand_still']['reached'] == 1.0
     assert figures['turn']['reached'] > figures['turn']['constant']
     rows = free_rows(figures)
     assert [row.figure for row in rows] == [name.replace('_', ' ') for name in FREE]
-    assert all('8 scenes; best constant end' in row.note for row in rows)
+    assert ['constant end' in row.note for row in rows] == [True, True, True, False, False]
 
 
 def test_protocol_rows_compare_with_chance():

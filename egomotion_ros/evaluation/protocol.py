@@ -82,7 +82,7 @@ def evaluate_free(pipeline: EgoMotionPipeline, scenes: int, kind: str) -> dict[s
     """
     Summary of every action that names no object, over ``scenes`` scenes of ``kind`` each.
 
-    ``constant`` is the share that the best single end pose reaches.
+    ``constant`` is the share that the best single end pose reaches, where goals differ.
     """
     figures: dict[str, Any] = {}
     for action in (name for name in FREE if name in free_parameters(kind)):
@@ -90,8 +90,9 @@ def evaluate_free(pipeline: EgoMotionPipeline, scenes: int, kind: str) -> dict[s
         motions = answer_all(lambda q, seed: answer(pipeline, q, seed), questions,
                              action.replace('_', ' '))
         goals = np.array([question.goal for question in questions])
-        figures[action] = summarise(scored(questions, motions)) | {
-            'constant': best_constant(goals, action)[1]}
+        figures[action] = summarise(scored(questions, motions))
+        if np.ptp(goals, axis=0).any():
+            figures[action]['constant'] = best_constant(goals, action)[1]
     return figures
 
 
@@ -100,8 +101,10 @@ def free_rows(figures: Mapping[str, Any]) -> list[Row]:
     rows = []
     for action, found in figures.items():
         row = rate('Told without an object', action.replace('_', ' '), found)
-        rows.append(replace(row, note=f'{row.note}; best constant end '
-                                      f'{100 * found["constant"]:.0f} %'))
+        if 'constant' in found:
+            row = replace(row, note=f'{row.note}; best constant end '
+                                    f'{100 * found["constant"]:.0f} %')
+        rows.append(row)
     return rows
 
 

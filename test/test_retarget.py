@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from egomotion_ros.body.rotations import quaternion_to_matrix, yaw_matrix
+from egomotion_ros.body.skeleton import JOINT_INDEX
 from egomotion_ros.nodes.player import Player
 from egomotion_ros.retarget.beginning import MARGIN, stop_after
 from egomotion_ros.retarget.description import RobotDescription
@@ -26,7 +27,7 @@ from egomotion_ros.retarget.quality import (
 from egomotion_ros.retarget.retargeter import Retargeter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from retarget_motions import TOY_MJCF, TOY_YAML, standing, walk, wild  # noqa: E402
+from retarget_motions import TOY_MJCF, TOY_YAML, standing, turn, walk, wild  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -148,6 +149,21 @@ def test_a_foot_that_spins_in_contact_is_put_down_anew(g1):
     np.testing.assert_allclose(np.arctan2(toward[:, 1], toward[:, 0]), 1.6, atol=0.1)
     assert self_collisions(description, motion) == 0
     assert_inside(motion, description)
+
+
+@pytest.mark.parametrize('name', ['unitree_g1', 'booster_t1'])
+def test_arms_that_would_pass_through_the_body_are_kept_beside_it(name):
+    description = RobotDescription.load(name)
+    human = walk(90, scale=description.scale)
+    rotations = human.rotations.copy()
+    for side, sign in (('left', -1.0), ('right', 1.0)):
+        rotations[:, JOINT_INDEX[f'{side}_shoulder']] @= turn([0, 0, 1], [0.6 * sign])
+    pressed = replace(human, rotations=rotations)
+    through = Retargeter(replace(description, clearances=())).retarget(pressed)
+    assert self_collisions(description, through) > 20
+    beside = Retargeter(description).retarget(pressed)
+    assert self_collisions(description, beside) == 0
+    assert_inside(beside, description)
 
 
 def test_stances_that_low_contact_joins_are_stepped_between(g1):

@@ -112,7 +112,8 @@ class RobotDescription:
     @cached_property
     def kinematics(self) -> mujoco.MjModel:
         """Compiled model without meshes: same bodies and joints, loads in milliseconds."""
-        return without_meshes(self.spec())
+        return without_meshes(self.spec(), shaped={body for pair in self.clearances
+                                                    for body in pair})
 
     def qpos_indices(self, model: mujoco.MjModel) -> np.ndarray:
         """Where ``joint_names`` stand in the qpos (J,) of a ``model`` that holds this robot."""

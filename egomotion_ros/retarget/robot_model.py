@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 import importlib.util
 from pathlib import Path
 import xml.etree.ElementTree as ElementTree
@@ -81,12 +82,21 @@ def _floating(path: Path, base: str) -> str:
     return ElementTree.tostring(root, encoding='unicode')
 
 
-def without_meshes(spec: mujoco.MjSpec, keep_colliding: bool = False) -> mujoco.MjModel:
-    """Compile ``spec``, which is changed, without its meshes, or with those that collide."""
-    used = set()
+def without_meshes(spec: mujoco.MjSpec, keep_colliding: bool = False,
+                   shaped: Collection[str] = ()) -> mujoco.MjModel:
+    """
+    Compile ``spec``, which is changed, without its meshes, or with all those that collide.
+
+    Bodies of ``shaped`` keep their colliding meshes where these are all that collides of them.
+    """
+    used, colliding = set(), [geom for geom in spec.geoms if geom.contype or geom.conaffinity]
+    primitive = {geom.parent.name for geom in colliding
+                 if geom.type != mujoco.mjtGeom.mjGEOM_MESH}
     for geom in list(spec.geoms):
         if geom.type == mujoco.mjtGeom.mjGEOM_MESH:
-            if keep_colliding and (geom.contype or geom.conaffinity):
+            wanted = keep_colliding or (geom.parent.name in shaped
+                                        and geom.parent.name not in primitive)
+            if wanted and (geom.contype or geom.conaffinity):
                 used.add(geom.meshname)
             else:
                 spec.delete(geom)

@@ -62,7 +62,8 @@ def draw(runs: Path, out: Path) -> list[str]:
                 beside.plot(steps, [factor * value for value in values], 'o-', markersize=3,
                             label=label)
         beside.set_ylim(bottom=0)
-        beside.legend(fontsize=6, loc='lower left')
+        if beside.lines:
+            beside.legend(fontsize=6, loc='lower left')
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     return stages

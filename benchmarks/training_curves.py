@@ -27,14 +27,14 @@ FIGURES = {
 
 
 def read(folder: Path) -> dict[str, Curve]:
-    """Tag -> (step, value) of a stage's events; ValueError where there are none."""
+    """Tag -> (step, value) of a stage's events; ValueError where its loss is not among them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(folder / 'tensorboard'), size_guidance={'scalars': 0})
     events.Reload()
     curves = {tag: [(item.step, item.value) for item in events.Scalars(tag)]
               for tag in events.Tags()['scalars']}
-    if not curves:
-        raise ValueError(f'{folder}: no curves in {folder / "tensorboard"}')
+    if 'train/loss' not in curves:
+        raise ValueError(f'{folder}: no loss was noted yet (every 20 steps)')
     return curves
 
 

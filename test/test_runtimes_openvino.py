@@ -183,7 +183,7 @@ def test_the_first_load_is_proven_and_remembered(bundle: Bundle, own_cache: Path
     monkeypatch.setattr(proof, 'compare', lambda *_, **__: pytest.fail('compared again'))
     open_runtime('openvino', bundle, 1).close()
     # What was refused here stays refused, and `auto` goes on.
-    note.write_text(json.dumps({'passed': False, 'float16': [], 'engines': {}}))
+    note.write_text(json.dumps({'passed': False, 'half': {}, 'engines': {}}))
     with pytest.raises(RuntimeError, match='was refused on'):
         open_runtime('openvino', bundle, 1)
     fallback = open_runtime('auto', bundle, 1)

@@ -15,7 +15,8 @@ from egomotion_ros.cli import main
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.library import Take, save_library
 
-TRAINING = {'steps': 2, 'batch': 4, 'warmup': 1, 'save_every': 1, 'validate_every': 2}
+#: As many steps as it takes to note the loss once.
+TRAINING = {'steps': 20, 'batch': 4, 'warmup': 1, 'save_every': 20, 'validate_every': 20}
 BODY = {'width': 16, 'blocks': 1, 'frame_width': 16, 'frame_blocks': 1}
 MODELS = {
     'tokenizer': {**BODY, 'code_width': 8, 'codes': 32, 'levels': 2},

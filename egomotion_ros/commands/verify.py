@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.runtimes.base import is_proven
+    from egomotion_ros.runtimes.proof import objection
     from egomotion_ros.runtimes.timing import interleave, plan_actions
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         runtime, report, found = (_proven if is_proven(args.backend) else _plain)(bundle, args)
         try:
-            reason = _objection(report)
+            reason = objection(report)
             # How fast wrong answers come is of no use.
             timings = {} if reason else {
                 part: interleave({'': action}, args.runs, part)[''].as_dict()
@@ -71,15 +72,6 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     report.require()
     return 0
-
-
-def _objection(report: ParityReport) -> str:
-    """Why a report does not pass the gate; empty when it does."""
-    try:
-        report.require()
-    except ValueError as error:
-        return str(error)
-    return ''
 
 
 def _plain(bundle: Bundle, args: argparse.Namespace) \

@@ -49,13 +49,18 @@ class Verdict:
     engines: dict[str, str]
 
 
-def passed(report: ParityReport) -> bool:
-    """Whether a report passes the gate."""
+def objection(report: ParityReport) -> str:
+    """Why a report does not pass the gate; empty when it does."""
     try:
         report.require()
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        return str(error)
+    return ''
+
+
+def passed(report: ParityReport) -> bool:
+    """Whether a report passes the gate."""
+    return not objection(report)
 
 
 def compare(bundle: Bundle, reference: Runtime, candidate: Runtime, cases: int,

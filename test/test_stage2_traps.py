@@ -20,7 +20,9 @@ from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.models.generator import MotionGenerator
 import egomotion_ros.training.autoencoder as autoencoder_training
 import egomotion_ros.training.generator as generator_training
-from egomotion_ros.training.generator import check_goals, flow_loss, train_generator
+from egomotion_ros.training.generator import flow_loss, train_generator
+import egomotion_ros.training.generator_goals as goals
+from egomotion_ros.training.generator_goals import check_goals
 from egomotion_ros.training.loop import validations
 import egomotion_ros.training.reasoner as reasoner_training
 from egomotion_ros.training.reasoner import ReasonerBatches, train_reasoner
@@ -250,7 +252,7 @@ def test_walks_that_swapped_states_change_nothing_in_stop_training(show, episode
                                                                    tmp_path, monkeypatch):
     show(False)
     held = EpisodeSet.open(episodes)
-    monkeypatch.setattr(generator_training, 'GOALS_AFTER', 3)
+    monkeypatch.setattr(goals, 'GOALS_AFTER', 3)
     stage_2(tmp_path, episodes, checkpoints, episodes)
     keys = set(validations(tmp_path / 'out')[-1])
     assert {'told_metres', 'swapped_metres', 'oracle_metres', 'codes_swapped_metres'} < keys

@@ -25,12 +25,11 @@ from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.generator import (
     bank_latents,
-    end_pose,
     flow_loss,
-    goal_share,
     loss_settings,
     make_generator,
 )
+from egomotion_ros.training.generator_goals import end_pose, goal_share
 from egomotion_ros.training.loop import processes, read_config, train
 from egomotion_ros.training.reasoner import ReasonerBatches, to_pixels
 from egomotion_ros.types import PLAN_WINDOWS

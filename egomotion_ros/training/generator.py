@@ -30,13 +30,18 @@ from egomotion_ros.body.hands import WRISTS
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.bundle import sha256
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model, save_json, start_from
 from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer
 from egomotion_ros.text import TextEncoder
+from egomotion_ros.training.generator_goals import (
+    INSENSITIVE,
+    check_goals,
+    validate_generator,
+    walks,
+)
 from egomotion_ros.training.loop import (
     Samples,
     TrainingConfig,
@@ -52,14 +57,6 @@ from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
 SENSITIVE_AFTER = 1500
-#: After this many steps validation's walks must miss their goals by more with swapped conditions.
-#: After 400 steps from random weights the least ratio ever seen was 2.7 (condition ablation in
-#: docs/explanation/models-and-training.md), so a run that is merely young is not stopped.
-GOALS_AFTER = 1000
-#: Ratio of swapped to right, of loss and goal error, below which conditions are not used.
-INSENSITIVE = 1.02
-#: Fewer walks than this to validate with say nothing: their median is chance.
-FEWEST_WALKS = 20
 #: What errors of path and hands count in pure noise, of what they count without: the states say
 #: where a motion leads before anything is seen of how it gets there.
 EARLY = 0.3
@@ -333,63 +330,6 @@ def _conditions(own: Tensor, mask: Tensor, right: Tensor, others: Tensor
             'swapped': (own[order], mask[order])}
 
 
-@torch.no_grad()
-def validate_generator(network: torch.nn.Module, autoencoder: MotionAutoencoder,
-                       episodes: EpisodeSet, rows: np.ndarray,
-                       conditions: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Share of walks that end at their goal, and how far off, for every set of states; the aim."""
-    device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(len(rows), PLAN_WINDOWS, autoencoder.config.channels,
-                        generator=generator).to(device)
-    goal = torch.from_numpy(np.asarray(episodes.goal[rows], np.float32)).to(device)
-    action = torch.from_numpy(episodes.action[rows].astype(np.int64)).to(device)
-    figures = {}
-    for name, (states, mask) in conditions.items():
-        answer = network.sample(noise, states.to(device), mask.to(device),
-                                torch.zeros_like(noise), torch.zeros_like(noise[..., 0]))
-        share, away = goal_share(end_pose(autoencoder.decode(answer)), goal, action)
-        figures |= {f'{name}_within': share, f'{name}_metres': away}
-    if network.aim is not None:
-        told = network.aim(conditions['told'][0].to(device))
-        pose = torch.cat([told[:, :2], torch.atan2(told[:, 2:3], told[:, 3:4])], dim=1)
-        figures['aim_within'], figures['aim_metres'] = goal_share(pose, goal, action)
-    return figures
-
-
-def end_pose(features: Tensor) -> Tensor:
-    """Pelvis x, y, heading (B, 3) in the start frame at the last frame of (B, T, 140)."""
-    return torch.stack([part[:, -1] for part in integrate_root(features)], -1)
-
-
-def goal_share(pose: Tensor, goal: Tensor, action: Tensor) -> tuple[float, float]:
-    """Share of walks that end within 0.5 m and 20 degrees, and their median distance (m)."""
-    walk = _walks(action)
-    away = (pose[walk, :2] - goal[walk, :2]).norm(dim=-1)
-    turn = pose[walk, 2] - goal[walk, 2]
-    turn = torch.atan2(turn.sin(), turn.cos()).abs()
-    good = (away < 0.5) & (turn < np.radians(20))
-    return good.float().mean().item(), away.median().item()
-
-
-def _walks(action: Tensor) -> Tensor:
-    return (action == ACTIONS.index('walk_to')) | (action == ACTIONS.index('stop_at'))
-
-
-def check_goals(figures: dict[str, float], walks: int, step: int) -> None:
-    """
-    Raise ValueError when walks end as near to their goals with states of other questions.
-
-    ``figures`` are those of :func:`validate_generator` after ``step`` steps, over ``walks`` walks;
-    before :data:`GOALS_AFTER` steps, or with too few walks, nothing is said.
-    """
-    told, swapped = figures['told_metres'], figures['swapped_metres']
-    if step >= GOALS_AFTER and walks >= FEWEST_WALKS and swapped < INSENSITIVE * told:
-        raise ValueError(f'generator: after {step} steps walks end {told:.2f} m from their goals '
-                         f'and with swapped conditions {swapped:.2f} m, less than {INSENSITIVE} '
-                         'times as far; it does not use the reasoner')
-
-
 def make_generator(settings: dict[str, Any], config: TrainingConfig, init: Path | None
                    ) -> MotionGenerator:
     """Make a generator of whole plans, with the weights of ``init``, compiled where asked for."""
@@ -527,7 +467,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     def validate(network: torch.nn.Module) -> dict[str, float]:
         figures = validate_generator(network, autoencoder, held, index, conditions)
         # Before they are noted: a run that is called up again is looked at, and stopped, again.
-        check_goals(figures, int(_walks(torch.from_numpy(held.action[index])).sum()), done)
+        check_goals(figures, int(walks(torch.from_numpy(held.action[index])).sum()), done)
         return figures
 
     return train(generator, 'generator', config, loss, out, validate if conditions else None)

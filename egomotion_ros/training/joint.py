@@ -34,11 +34,10 @@ from egomotion_ros.retarget.quality import foot_slide
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.generator import (
     bank_latents,
-    end_pose,
     flow_loss,
-    goal_share,
     make_generator,
 )
+from egomotion_ros.training.generator_goals import end_pose, goal_share
 from egomotion_ros.training.loop import (
     TrainingConfig,
     processes,

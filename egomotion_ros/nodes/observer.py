@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import PoseStamped
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from egomotion_ros.nodes.egomotion_node import EgoMotionNode
     from egomotion_ros.pipeline import EgoMotionPipeline
 
+#: Longest wait (s) for simulated time to reach the stamp of what was sensed at that time.
+LATE_CLOCK = 2.0
 #: Positions (J,), velocities (J,) and stamp of the joints.
 Joints = tuple[np.ndarray, np.ndarray, int]
 #: Position (3,), quaternion (4,) and twist (6,) of the base link.
@@ -146,6 +149,7 @@ class Observer:
                 f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
             )
         most = self._parameters['image.max_age']
+        self._await(sample)
         self.check_fresh(self.image, sample, 'image', most, ErrorCode.STALE_IMAGE)
         joints, base = self._joints(patient=True), self._base(sample.stamp, patient=True)
         with content(self.image, sample, ErrorCode.BAD_IMAGE):
@@ -190,6 +194,8 @@ class Observer:
                 )
             return None
         code = ErrorCode.STALE_JOINT_STATES
+        if patient:
+            self._await(sample)
         self.check_fresh(self.joint_states, sample, 'joint state', timeout, code)
         with content(self.joint_states, sample, ErrorCode.BAD_JOINT_STATES):
             message = self.joint_states.read(sample)
@@ -210,6 +216,8 @@ class Observer:
                 )
             return None
         most, frame = self._parameters['odom.timeout'], self._parameters['odom.frame']
+        if patient:
+            self._await(samples[-1])
         self.check_fresh(self.odom, samples[-1], 'odometry', most, ErrorCode.NO_ODOMETRY)
         near = []
         for sample in around(samples, stamp):
@@ -307,6 +315,7 @@ class Observer:
         if not samples:
             raise NodeError(ErrorCode.NO_ODOMETRY, 'no head pose came')
         most = self._parameters['odom.timeout']
+        self._await(samples[-1])
         self.check_fresh(self.head_pose, samples[-1], 'head pose', most, ErrorCode.NO_ODOMETRY)
         nearest = min(samples, key=lambda sample: abs(sample.stamp - stamp))
         with content(self.head_pose, nearest, ErrorCode.NO_ODOMETRY):
@@ -314,6 +323,20 @@ class Observer:
             check_frame(message.header.frame_id, self._parameters['odom.frame'], 'head pose')
             position, quaternion = pose_from_msg(message.pose)
         return position, quaternion_to_matrix(quaternion)
+
+    def _await(self, sample: Sample) -> None:
+        """
+        Wait until simulated time has reached the stamp of ``sample``, at most LATE_CLOCK seconds.
+
+        Simulated time is a topic of its own: on a busy machine it comes later than the picture that
+        was taken at that time, which then seems to lie in the future.
+        """
+        if not self._clock.ros_time_is_active:
+            return
+        reached = sample.stamp - round(1e9 * self._parameters['future_tolerance'])
+        deadline = time.monotonic() + LATE_CLOCK
+        while self._clock.now().nanoseconds < reached and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def check_fresh(
         self, channel: Channel, sample: Sample, what: str, most: float, code: ErrorCode

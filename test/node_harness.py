@@ -47,6 +47,8 @@ _COUNT = itertools.count()
 #: Patience (s) with a machine that has other things to do; tests of staleness set their own.
 PATIENCE = {'joint_states.timeout': 5.0, 'odom.timeout': 5.0, 'image.max_age': 3.0,
             'image.timeout': 5.0}
+#: Plans of made-up weights lead anywhere; tests of the memory itself set it.
+FORGETFUL = {'goal_memory': False}
 CONFIGURE = Transition.TRANSITION_CONFIGURE
 CLEANUP = Transition.TRANSITION_CLEANUP
 ACTIVATE = Transition.TRANSITION_ACTIVATE
@@ -152,7 +154,8 @@ class Harness:
         rclpy.init(context=self.context)
         self.pipeline = None if pipeline is None else GatedPipeline(pipeline)
         self.sim_time = sim_time
-        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **PATIENCE, **parameters}
+        values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **PATIENCE, **FORGETFUL,
+                  **parameters}
         try:
             self.node = EgoMotionNode(
                 load_pipeline=load or (lambda **_: self.pipeline),

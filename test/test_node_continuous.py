@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from node_harness import Harness
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
+from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
@@ -185,3 +188,38 @@ def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image
         newest = harness.heard.motions[-1]
         assert newest.plan.plan_id == result.plan_id and not newest.hold
         assert time_from_msg(newest.plan.observation_stamp) > started + 5_500_000_000
+
+
+def test_a_standing_instruction_keeps_to_where_it_has_led(pipeline):
+    with Harness(pipeline, replan_period=0.3, goal_memory=True) as harness:
+        leads = {'to': (1.0, 0.0, 0.0)}
+        made = harness.pipeline.generate
+
+        def generate(primitives, *rest):
+            """The real motion's length and joints; the pelvis glides and turns as told."""
+            motion = made(primitives, *rest)
+            x, y, turn = leads['to']
+            share = np.linspace(0.0, 1.0, motion.frames)[:, None]
+            start = np.array([primitives.root.x, primitives.root.y])
+            stand = np.repeat(np.eye(3)[None, None], 22, 1).repeat(motion.frames, 0)
+            angle = turn * share[:, 0] + primitives.root.yaw
+            upright = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+            stand[:, 0] = axis_angle_to_matrix(angle[:, None] * [0.0, 0.0, 1.0]) @ upright
+            root = np.concatenate([start + share * (np.array([x, y]) - start),
+                                   motion.root_position[:, 2:]], axis=1)
+            return replace(motion, root_position=root, rotations=stand)
+
+        harness.pipeline.generate = generate
+        harness.say('walk to the red ball')
+        harness.wait(lambda: whole_plans(harness), what='a plan')
+        health = harness.node.health
+        leads['to'] = (-1.0, 0.0, 0.0)
+        harness.wait(lambda: health.unfollowed >= 1, what='a plan that is not followed')
+        assert len(harness.heard.plans) == 1 and harness.heard.statuses[-1][1] == ErrorCode.NONE
+        # What agrees is followed, and so is another instruction, wherever it leads.
+        leads['to'] = (1.2, 0.1, 0.0)
+        harness.wait(lambda: len(harness.heard.plans) == 2, what='a correction')
+        leads['to'] = (-1.0, 0.0, 0.0)
+        harness.say('walk to the green ball')
+        harness.wait(lambda: len(harness.heard.plans) == 3, what='the new instruction')
+        harness.stop()

@@ -98,7 +98,8 @@ def test_image_stamps_in_the_past_and_future(harness, shift, word):
     assert code == ErrorCode.STALE_IMAGE and word in text
 
 
-@pytest.mark.parametrize(('shift', 'code'), [(0.3, ErrorCode.NONE), (9.0, ErrorCode.STALE_IMAGE)])
+@pytest.mark.parametrize(('shift', 'code'),
+                         [(0.3, ErrorCode.NONE), (9.0, ErrorCode.STALE_IMAGE)])
 def test_simulated_time_that_comes_late_is_waited_for_but_not_for_long(pipeline, shift, code):
     with Harness(pipeline, sim_time=True, replan_period=0.0) as harness:
         harness.image_shift = shift

@@ -201,9 +201,10 @@ class Probe:
         leave(self._executor, self.node)
 
     def say(self, text: str, replan_period: float) -> None:
-        """Give an instruction, planned anew every ``replan_period`` seconds."""
-        parameter = Parameter('replan_period', value=replan_period).to_parameter_msg()
-        self._call(self._set, SetParameters.Request(parameters=[parameter]))
+        """Give an instruction, planned anew every ``replan_period`` seconds; all plans count."""
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in (
+            ('replan_period', replan_period), ('goal_memory', False))]
+        self._call(self._set, SetParameters.Request(parameters=parameters))
         self._until(self._speaker.get_subscription_count, 10.0, 'a reader of instruction')
         self._speaker.publish(String(data=text))
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-One more look in the middle of the way: the second plan goes on from the first.
+More looks than one: a plan goes on from the one before, as ``egomotion_node`` plans again.
 
 The scene is drawn from where the head of the moving body is, the bundle reasons and generates
-again with what is executed meanwhile as known prefix, and the two motions are joined, as
-``egomotion_node`` does in continuous mode.
+again with what is executed meanwhile as known prefix, and the two motions are joined: one more
+look in the middle of the way, or one every few seconds, as in continuous mode.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from dataclasses import replace
 import numpy as np
 
 from egomotion_ros.body.edits import ground_pose, slice_frames
+from egomotion_ros.body.rotations import wrap_angle
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.evaluation.scenes import Question, in_human_metres, observe
+from egomotion_ros.data.scenes_furnished import approach
+from egomotion_ros.evaluation.goals import object_goal
+from egomotion_ros.evaluation.questions import Question
+from egomotion_ros.evaluation.scenes import in_human_metres, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
-from egomotion_ros.types import HumanMotion
+from egomotion_ros.pursuit import Pursuit
+from egomotion_ros.types import HumanMotion, PlanarPose
 
 #: Seconds of the running motion that are executed while the second plan is made.
 LATENCY = 0.6
+#: Seconds between looks: ``replan_period`` of the node.
+PERIOD = 2.0
+#: A target is out of view from this angle (rad) off the camera's axis on, as in training.
+AWAY = float(np.radians(60.0))
 
 
 def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,
@@ -32,22 +41,94 @@ def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,
 
     In human metres in the start frame, as ``answer``; longer by what was executed before.
     """
-    observation = observe(pipeline, question)
-    first = pipeline.generate(pipeline.reason(observation, f'evaluation-{seed}', seed))
-    human = in_human_metres(first)
-    windows = max(round(LATENCY * first.fps) // pipeline.bundle.window, 1)
-    length = windows * pipeline.bundle.window
-    look = min(middle_of_approach(human), first.frames - length)
-    pose = ground_pose(human, look)
-    camera = head_camera(question.camera, human, look)
-    image = renderer.render(seen_from(question.scene, pose, camera))
-    again = replace(observation, image=image, stamp=round(1e9 * look / first.fps),
-                    root=ground_pose(first, look),
-                    camera=replace(camera, height=camera.height * pipeline.scale))
-    primitives = pipeline.reason(again, f'evaluation-{seed}-again', seed)
-    second = pipeline.generate(primitives, slice_frames(first, look, look + length))
-    return in_human_metres(join_motions(slice_frames(first, 0, look + length),
+    motion = _first_look(pipeline, question, seed)
+    length = _meanwhile(pipeline)
+    look = min(middle_of_approach(in_human_metres(motion)), motion.frames - length)
+    known = slice_frames(motion, look, look + length)
+    second = _look(pipeline, question, motion, look, known, seed, renderer)
+    return in_human_metres(join_motions(slice_frames(motion, 0, look + length),
                                         slice_frames(second, length, second.frames)))
+
+
+def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
+                 renderer: SceneRenderer, looks: int, period: float = PERIOD,
+                 pursuit: Pursuit | None = None) -> HumanMotion:
+    """
+    Motion for a question with ``looks`` looks, one every ``period`` seconds.
+
+    In human metres in the start frame, to the end of the last plan.  Plans that ``pursuit`` does
+    not follow change nothing; without one all are followed.
+    """
+    motion = _first_look(pipeline, question, seed)
+    length = _meanwhile(pipeline)
+    if pursuit is not None:
+        pursuit.follows(PlanarPose(), ground_pose(motion, -1), True)
+    for n in range(1, looks):
+        look = round(n * period * motion.fps)
+        over = look + 1 >= motion.frames
+        short = look + length - motion.frames
+        if short > 0:
+            motion = join_motions(motion, still(motion, short))
+        known = None if over else slice_frames(motion, look, look + length)
+        second = _look(pipeline, question, motion, look, known, seed, renderer)
+        if pursuit is not None and not pursuit.follows(
+                ground_pose(motion, look), ground_pose(second, -1), over):
+            continue
+        if over:
+            motion = join_motions(motion, second)
+        else:
+            motion = join_motions(slice_frames(motion, 0, look + length),
+                                  slice_frames(second, length, second.frames))
+    return in_human_metres(motion)
+
+
+def still(motion: HumanMotion, frames: int) -> HumanMotion:
+    """The last frame of a motion, held for ``frames``."""
+    last = slice_frames(motion, motion.frames - 1, motion.frames)
+    return replace(last, **{name: np.repeat(getattr(last, name), frames, axis=0)
+                            for name in ('root_position', 'rotations', 'contacts')})
+
+
+def turned_away(question: Question, renderer: SceneRenderer) -> Question:
+    """
+    The same scene and the same thing asked for, entered with the back or a side to it.
+
+    The body is turned where it stands so that the target is at least AWAY off the camera's axis.
+    """
+    rng = np.random.default_rng([question.scene.seed, 23])
+    camera = question.scene.camera
+    bearing = question.scene.objects[question.target].bearing
+    seen_at = rng.choice((-1.0, 1.0)) * rng.uniform(AWAY, np.pi)
+    turn = float(wrap_angle(np.asarray(bearing - camera.yaw - seen_at)))
+    scene = seen_from(question.scene, PlanarPose(0.0, 0.0, turn), camera)
+    table = scene.table()
+    item = scene.objects[question.target]
+    goal = (np.array([*approach(item), item.bearing]) if question.action == 'reach'
+            else object_goal(question.action, table[question.target]))
+    return replace(question, scene=scene, image=renderer.render(scene), objects=table, goal=goal)
+
+
+def _first_look(pipeline: EgoMotionPipeline, question: Question, seed: int) -> HumanMotion:
+    """Motion of the first plan, at the robot's scale."""
+    return pipeline.generate(pipeline.reason(observe(pipeline, question), f'look-{seed}', seed))
+
+
+def _meanwhile(pipeline: EgoMotionPipeline) -> int:
+    """Frames that are executed while a plan is made: whole windows."""
+    window = pipeline.bundle.window
+    return max(round(LATENCY * pipeline.bundle.fps) // window, 1) * window
+
+
+def _look(pipeline: EgoMotionPipeline, question: Question, motion: HumanMotion, look: int,
+          known: HumanMotion | None, seed: int, renderer: SceneRenderer) -> HumanMotion:
+    """What a look at frame ``look`` of a motion (at the robot's scale) leads to."""
+    human = in_human_metres(motion)
+    camera = head_camera(question.camera, human, look)
+    image = renderer.render(seen_from(question.scene, ground_pose(human, look), camera))
+    again = replace(observe(pipeline, question), image=image,
+                    stamp=round(1e9 * look / motion.fps), root=ground_pose(motion, look),
+                    camera=replace(camera, height=camera.height * pipeline.scale))
+    return pipeline.generate(pipeline.reason(again, f'look-{seed}-{look}', seed), known)
 
 
 def join_motions(head: HumanMotion, tail: HumanMotion) -> HumanMotion:

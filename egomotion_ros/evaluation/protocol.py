@@ -4,8 +4,9 @@
 The grounding protocol: the same scenes answered in every way that can tell seeing from guessing.
 
 To the modes of :mod:`egomotion_ros.evaluation.scenes` it adds sentences of training (are unseen
-ones within five points?), one more look in the middle of the way, what chance is, and sentences
-that ask for what is nowhere in a furnished scene.  A walk must also end standing (slower than
+ones within five points?), one more look in the middle of the way, looks again and again as in
+continuous mode, also with the back to what is asked for, what chance is, and sentences that ask
+for what is nowhere in a furnished scene.  A walk must also end standing (slower than
 0.2 m/s in the last frame).
 """
 
@@ -20,12 +21,19 @@ import numpy as np
 from egomotion_ros.data.instructions import free_parameters
 from egomotion_ros.data.instructions_furnished import has_held_out_verb
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.evaluation.closed_loop import answer_twice
+from egomotion_ros.evaluation.closed_loop import answer_twice, keep_looking, turned_away
 from egomotion_ros.evaluation.goals import best_constant, share, summarise
 from egomotion_ros.evaluation.questions import FREE, asked_for_nothing, free_questions
-from egomotion_ros.evaluation.scenes import Question, answer, answer_all, scored
+from egomotion_ros.evaluation.scenes import (
+    Answerer,
+    Question,
+    answer,
+    answer_all,
+    scored,
+)
 from egomotion_ros.evaluation.table import Goal, Row, rate
 from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.pursuit import Pursuit
 from egomotion_ros.types import HumanMotion
 
 #: Actions of the protocol, and the share of :class:`GoalScore` each is judged by.
@@ -35,6 +43,14 @@ ACTIONS = {'simple': ('walk_to', 'turn_to'), 'furnished': ('walk_to', 'turn_to',
 #: Least share of reached goals from one look, and with one more on the way.
 ONE_LOOK = {'walk_to': 0.75, 'turn_to': 0.85, 'reach': 0.6}
 TWO_LOOKS = {'walk_to': 0.85, 'reach': 0.7}
+#: Looks in continuous mode at what is in view at first, and at what is not.
+LOOKS, SEARCHES = 5, 10
+#: Figures of continuous mode, and their names in the table.
+CONTINUOUS = {
+    'continuous': f'continuous mode, {LOOKS} looks',
+    'all followed': f'continuous mode, {LOOKS} looks, every plan followed (goal_memory: false)',
+    'out of view': f'continuous mode, {SEARCHES} looks, out of view at first',
+}
 #: How far unseen sentences may fall behind, and a blind or deaf model may stand above chance.
 POINTS = 0.05
 #: Paired differences, and their names in the table.
@@ -52,7 +68,7 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
     ``known sentences`` and, for walks and reaches, ``one more look`` as summaries; ``known less
     unseen`` the paired difference with its interval, ``known less unseen verbs`` that of the
     sentences whose verb no training sentence has, where there are any; ``nowhere`` of searches
-    for what is not in a furnished scene.
+    for what is not in a furnished scene; those of :data:`CONTINUOUS`.
     """
     key = JUDGED_BY[questions[0].action]
     known = [replace(question, instruction=question.known) for question in questions]
@@ -70,12 +86,29 @@ def evaluate_protocol(pipeline: EgoMotionPipeline, questions: list[Question],
         nowhere = [asked_for_nothing(question) for question in questions]
         figures['nowhere'] = summarise(scored(nowhere, answer_all(
             lambda q, seed: answer(pipeline, q, seed), nowhere, 'what is nowhere')))
-    if questions[0].action in TWO_LOOKS:
-        with SceneRenderer(pipeline.camera) as renderer:
+    with SceneRenderer(pipeline.camera) as renderer:
+        if questions[0].action in TWO_LOOKS:
             twice = answer_all(lambda q, seed: answer_twice(pipeline, q, seed, renderer),
                                questions, 'one more look')
-        figures['one more look'] = summarise(scored(questions, twice))
+            figures['one more look'] = summarise(scored(questions, twice))
+        figures |= _continuous(pipeline, questions, renderer)
     return figures
+
+
+def _continuous(pipeline: EgoMotionPipeline, questions: list[Question],
+                renderer: SceneRenderer) -> dict[str, Any]:
+    """Figures of :data:`CONTINUOUS`."""
+    def remembering(looks: int) -> Answerer:
+        return lambda q, seed: keep_looking(pipeline, q, seed, renderer, looks,
+                                            pursuit=Pursuit(pipeline.scale))
+
+    away = [turned_away(question, renderer) for question in questions]
+    answered = {'continuous': (questions, remembering(LOOKS)),
+                'all followed': (questions, lambda q, seed: keep_looking(
+                    pipeline, q, seed, renderer, LOOKS)),
+                'out of view': (away, remembering(SEARCHES))}
+    return {name: summarise(scored(asked, answer_all(answerer, asked, name)))
+            for name, (asked, answerer) in answered.items()}
 
 
 def evaluate_free(pipeline: EgoMotionPipeline, scenes: int, kind: str) -> dict[str, Any]:
@@ -125,6 +158,8 @@ def protocol_rows(figures: Mapping[str, Any], action: str) -> list[Row]:
                          figures['one more look'], Goal('at least', TWO_LOOKS[action]), key))
     return [
         *rows,
+        *[rate(section, label, figures[name], key=key) for name, label in CONTINUOUS.items()
+          if name in figures],
         rate(section, 'the same scenes in sentences of training', figures['known sentences'],
              key=key),
         *[Row(section, name, figures[gap]['gap'], '%', Goal('at most', POINTS),

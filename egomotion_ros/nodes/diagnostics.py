@@ -30,7 +30,7 @@ class Health:
         self.firsts: deque[float] = deque(maxlen=KEPT)
         self.latencies: deque[float] = deque(maxlen=KEPT)
         self.stages: dict[str, float] = {}
-        self.plans = self.failures = self.ignored = 0
+        self.plans = self.unfollowed = self.failures = self.ignored = 0
         self.last_code, self.last_message = ErrorCode.NONE, ''
 
     def planned(self, first_ms: float, latency_ms: float, stages: dict[str, float]) -> None:
@@ -55,6 +55,7 @@ class Health:
             'image converter': converter_name(),
             'output enabled': output_enabled,
             'plans': self.plans,
+            'plans not followed': self.unfollowed,
             'refused, failed or stopped': self.failures,
             'instructions ignored': self.ignored,
             'memory [MB]': f'{memory_megabytes():.0f}',

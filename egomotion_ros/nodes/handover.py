@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import threading
 from typing import TYPE_CHECKING
 
+from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import PlanInfo
 from egomotion_ros.nodes.diagnostics import Health
@@ -26,8 +27,9 @@ from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.planning import Planned, PlanRequest, PlanWorker, Start
 from egomotion_ros.nodes.player import Measured, Player, Playing
 from egomotion_ros.nodes.status import StatusBoard
+from egomotion_ros.pursuit import Pursuit
 from egomotion_ros.retarget.beginning import MARGIN
-from egomotion_ros.types import PrimitivePlan
+from egomotion_ros.types import HumanMotion, PrimitivePlan
 
 if TYPE_CHECKING:
     from egomotion_ros.nodes.lifecycle import ManagedNode
@@ -46,7 +48,8 @@ class Task:
     ``next_plan`` (ns, ROS clock) when to plan again, None for never; ``published`` True once a
     whole plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan, ``first_ms``
     from its image to its first points where they were sent ahead of the rest, 0 elsewhere;
-    ``given`` (ns) when it was asked.
+    ``given`` (ns) when it was asked; ``pursuit`` where its plans have led so far, None before the
+    first.
     """
 
     instruction: str
@@ -57,6 +60,7 @@ class Task:
     tokens: tuple[int, ...] = ()
     given: int = 0
     first_ms: float = 0.0
+    pursuit: Pursuit | None = None
 
 
 class Handover(ABC):
@@ -92,6 +96,7 @@ class Handover(ABC):
             observer,
             self._start_of,
             self._on_stage,
+            self._follows,
             self._first_of,
             self._on_planned,
             self._on_failed,
@@ -150,6 +155,31 @@ class Handover(ABC):
             if primitives is not None:
                 self._task.tokens = tuple(int(x) for x in primitives.tokens[:, 0])
             self.status.show(_STAGES[stage])
+
+    def _follows(
+        self, request: PlanRequest, primitives: PrimitivePlan, human: HumanMotion, start: Start
+    ) -> bool:
+        """Whether a motion goes where the instruction has led so far."""
+        with self._lock:
+            task = self._task
+            if not self._is_wanted(request) or task.goal is not None:
+                return True
+            # What is only shown leads nowhere.
+            if not self._parameters['goal_memory'] or self._is_held_back(task):
+                return True
+            task.pursuit = task.pursuit or Pursuit(self._pipeline.scale)
+            end = ground_pose(human, -1)
+            if task.pursuit.follows(primitives.root, end, not start.continues):
+                return True
+            self._health.unfollowed += 1
+            if self._info is not None:
+                self.status.about(task.instruction, self._info.plan_id)
+            moving = self._player.is_moving(self._clock.now().nanoseconds)
+            self.status.show(
+                Status.EXECUTING if moving else Status.HOLDING,
+                text='the newest plan leads elsewhere than those before',
+            )
+            return False
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:

@@ -328,8 +328,8 @@ class Observer:
         """
         Wait until simulated time has reached the stamp of ``sample``, at most LATE_CLOCK seconds.
 
-        Simulated time is a topic of its own: on a busy machine it comes later than the picture that
-        was taken at that time, which then seems to lie in the future.
+        Simulated time is a topic of its own: on a busy machine it comes later than the picture
+        that was taken at that time, which then seems to lie in the future.
         """
         if not self._clock.ros_time_is_active:
             return

@@ -183,6 +183,14 @@ SPECS: tuple[Spec, ...] = (
         live=True,
     ),
     Spec(
+        'goal_memory',
+        True,
+        'keep to where the plans of a standing instruction lead: looks on the way correct it, and '
+        'where it has led, the robot stays; false: every plan is followed as if the instruction '
+        'had just been given',
+        live=True,
+    ),
+    Spec(
         'latency_budget',
         0.6,
         '[s] of the running motion after the image that a new plan keeps; more where the last '

@@ -112,6 +112,7 @@ class PlanWorker:
     """
     Runs :class:`PlanRequest` s in a thread of its own and reports by callbacks.
 
+    ``follows`` says whether a motion is wanted at all; where it is not, nothing more comes of it.
     ``first_of`` says how many seconds of a plan, if any, are handed to ``on_planned`` as soon as
     they are solved, before the whole is.
     """
@@ -122,6 +123,7 @@ class PlanWorker:
         observer: Observer,
         start_of: Callable[[int, Measured | None], Start],
         on_stage: Callable[[PlanRequest, str, PrimitivePlan | None], None],
+        follows: Callable[[PlanRequest, PrimitivePlan, HumanMotion, Start], bool],
         first_of: Callable[[PlanRequest, int, Start], float],
         on_planned: Callable[[Planned], None],
         on_failed: Callable[[PlanRequest, NodeError], None],
@@ -131,6 +133,7 @@ class PlanWorker:
         self._pipeline, self._observer = pipeline, observer
         self._start_of, self._on_stage, self._first_of = start_of, on_stage, first_of
         self._on_planned, self._on_failed, self._log = on_planned, on_failed, log
+        self._follows = follows
         self._only_reasons = only_reasons
         self._news = threading.Condition()
         self._waiting: PlanRequest | None = None
@@ -214,7 +217,7 @@ class PlanWorker:
             with self._news:  # until here it could be cancelled, and nobody asked for another
                 self._current = None
 
-    def _plan(self, request: PlanRequest) -> Planned:
+    def _plan(self, request: PlanRequest) -> Planned | None:
         marks, begun = [time.perf_counter()], False
 
         def stage(name: str, primitives: PrimitivePlan | None = None) -> None:
@@ -254,6 +257,8 @@ class PlanWorker:
             request.steps,
             request.candidates,
         )
+        if not self._follows(request, primitives, human, start):
+            return None
         stage('retarget', primitives)
 
         def planned(robot: RobotMotion, solved: float | None = None) -> Planned:

@@ -1,7 +1,7 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# make demo    simulation + node, seven instructions in six rooms; table, video and contact sheet in out/demo
+# make demo    simulation + node, eight instructions in seven rooms; table, video and contact sheet in out/demo
 #              CAMERA=path   a .vrs, a video or a folder of pictures instead of the simulation
 # make test    every test                              ARGS='-k stop test/test_node.py' selects
 # make bench   times the shipped bundle; table, chart   ARGS='...' goes to `egomotion bench`

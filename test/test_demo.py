@@ -76,6 +76,7 @@ def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed, eye):
     assert len(asks) >= 6 and len({stop.seed for stop in stops}) == len(stops)
     assert [ask.then for ask in asks].count('change') == 1
     assert [ask.then for ask in asks].count('stop') == 1
+    assert [ask.then for ask in asks].count('look') == 1
     for stop in stops:
         scene = room(stop.seed)
         assert scene.split == 'test'
@@ -84,6 +85,8 @@ def test_the_script_asks_enough_in_rooms_and_words_of_the_test_split(seed, eye):
             if ask.command.action == 'reach':
                 assert scene.objects[ask.command.target].side == ask.command.params['side']
                 assert scene.table()[ask.command.target, 8]  # visible
+            elif ask.then == 'look':
+                assert scene.table()[ask.command.target, 8:].tolist() == [0, 1]  # only clear
             elif ask.command.target >= 0:
                 assert scene.table()[ask.command.target, 8:].all()  # visible, clear
     assert [ask.command.action for ask in asks].count('reach') == 1
@@ -365,15 +368,16 @@ def test_the_demo_follows_an_instruction_and_shows_it(tmp_path, tiny_bundle):
         assert film.duration / av.time_base > 4.0
 
 
-def test_an_instruction_is_changed_on_the_way_and_the_next_one_stopped(
+def test_an_instruction_is_changed_on_the_way_the_next_one_stopped_the_last_let_stand(
         tmp_path, tiny_bundle, robot):
     domain = 100 + os.getpid() % 100
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     args = argparse.Namespace(bundle=tiny_bundle, robot='unitree_g1', camera=None, seed=0)
     script = [Stop(scene_seed('test', 5), (Ask(Command('', 'walk forward'), 'change'),
-                                           Ask(Command('', 'turn left'), 'stop')))]
+                                           Ask(Command('', 'turn left'), 'stop'))),
+              Stop(scene_seed('test', 6), (Ask(Command('', 'walk forward'), 'look'),))]
     with Children(tmp_path, environment) as children:
-        visit, = demo.perform(args, script, children, Bundle.open(tiny_bundle), robot, domain)
+        visit, last = demo.perform(args, script, children, Bundle.open(tiny_bundle), robot, domain)
     first, second = visit.attempts
     assert (first.ending, second.ending) == ('changed', 'stopped')
     assert first.tokens and second.milliseconds['reason'] > 0
@@ -384,6 +388,12 @@ def test_an_instruction_is_changed_on_the_way_and_the_next_one_stopped(
     speed = np.linalg.norm(np.diff(places, axis=0), axis=1) / np.diff(times)
     assert speed.max() < 4.0
     assert speed[-5:].max() < 1e-6
+    standing, = last.attempts
+    assert not standing.error and standing.tokens and standing.milliseconds['reason'] > 0
+    # It ended by itself, at rest, with more looks than plans that were followed.
+    assert not last.sent[-1].hold and standing.ended - standing.asked < 38 * SECOND
+    ends = last.sent[-1].start + last.sent[-1].motion.duration * SECOND
+    assert standing.ended > ends - 0.1 * SECOND
 
 
 def test_an_instruction_to_be_stopped_that_is_refused_before_any_motion_is_an_error_in_the_table(

@@ -37,6 +37,8 @@ from egomotion_ros.types import CameraPose
 INTERRUPT_AFTER = 2.0
 #: What the robot is asked to turn to lies at least this far aside (rad): standing is no answer.
 TURN = math.radians(25.0)
+#: What has to be looked for lies at least this far off the camera's axis (rad).
+AWAY = math.radians(60.0)
 #: Scenes that one run may look through.
 SCENES_PER_RUN = 1000
 #: Kind of the rooms.
@@ -49,7 +51,8 @@ class Ask:
     One instruction of the script.
 
     ``then`` says what happens after INTERRUPT_AFTER seconds of motion: '' nothing, 'change' the
-    next instruction is sent, 'stop' the robot is stopped.
+    next instruction is sent, 'stop' the robot is stopped.  'look' is for an instruction that
+    stands until the robot has come to rest where it leads, however often it has to look.
     """
 
     command: Command
@@ -75,9 +78,10 @@ def eye_of(robot: RobotDescription) -> CameraPose:
 
 def default_script(seed: int, eye: CameraPose) -> list[Stop]:
     """
-    Return seven instructions in six unseen rooms, one changed on the way and one stopped.
+    Return eight instructions in seven unseen rooms, one changed on the way and one stopped.
 
-    ``eye`` is where the head camera is when a room is entered, in human metres.
+    One is of something out of view, which has to be looked for.  ``eye`` is where the head camera
+    is when a room is entered, in human metres.
     """
     scenes = _scenes(seed, eye)
     rng = np.random.default_rng([seed, 7])
@@ -89,6 +93,9 @@ def default_script(seed: int, eye: CameraPose) -> list[Stop]:
         commands = [_object_command(scene, target, action, rng)
                     for target, action in zip(_targets(scene, aside), plan)]
         stops.append(Stop(scene.seed, tuple(map(Ask, commands, then))))
+    scene = next(s for s in scenes if _hidden(s))
+    command = _object_command(scene, _hidden(scene)[0], 'walk_to', rng)
+    stops.append(Stop(scene.seed, (Ask(command, 'look'),)))
     scene = next(s for s in scenes if _within_reach(s))
     stops.append(Stop(scene.seed, (Ask(_object_command(scene, _within_reach(scene)[0], 'reach',
                                                        rng)),)))
@@ -189,6 +196,17 @@ def _targets(scene: Scene, aside: float = 0.0) -> list[int]:
     return [i for i, item in enumerate(scene.objects)
             if table[i, column('visible')] and table[i, column('clear')]
             and not item.side and abs(item.bearing) >= aside]
+
+
+def _hidden(scene: Scene) -> list[int]:
+    """Objects out of view that can be walked to, none of which looks like one that is seen."""
+    table, column = scene.table(), OBJECT_COLUMNS.index
+    seen = {(item.colour, item.shape) for i, item in enumerate(scene.objects)
+            if table[i, column('visible')]}
+    return [i for i, item in enumerate(scene.objects)
+            if abs(math.remainder(item.bearing - scene.camera.yaw, 2.0 * math.pi)) > AWAY
+            and table[i, column('clear')] and not item.side
+            and (item.colour, item.shape) not in seen]
 
 
 def _within_reach(scene: Scene) -> list[int]:

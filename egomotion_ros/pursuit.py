@@ -109,6 +109,11 @@ class Pursuit:
         self._doubt = new
         return False
 
+    @property
+    def is_lost(self) -> bool:
+        """True once the body has looked all around without finding anything."""
+        return self._turned >= ALL_AROUND
+
     def _is_confirmed(self, new: Leads) -> bool:
         """Return whether the look before said the same, from another place."""
         doubt = self._doubt

@@ -368,7 +368,7 @@ def test_the_demo_follows_an_instruction_and_shows_it(tmp_path, tiny_bundle):
         assert film.duration / av.time_base > 4.0
 
 
-def test_an_instruction_is_changed_on_the_way_the_next_one_stopped_the_last_let_stand(
+def test_an_instruction_is_changed_on_the_way_the_next_one_stopped_the_last_looks_again(
         tmp_path, tiny_bundle, robot):
     domain = 100 + os.getpid() % 100
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
@@ -390,8 +390,8 @@ def test_an_instruction_is_changed_on_the_way_the_next_one_stopped_the_last_let_
     assert speed[-5:].max() < 1e-6
     standing, = last.attempts
     assert not standing.error and standing.tokens and standing.milliseconds['reason'] > 0
-    # It ended by itself, at rest, with more looks than plans that were followed.
-    assert not last.sent[-1].hold and standing.ended - standing.asked < 38 * SECOND
+    # It ended by itself, at rest.
+    assert not last.sent[-1].hold
     ends = last.sent[-1].start + last.sent[-1].motion.duration * SECOND
     assert standing.ended > ends - 0.1 * SECOND
 

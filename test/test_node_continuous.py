@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import math
 
 from node_harness import Harness
 import numpy as np
@@ -190,36 +191,72 @@ def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image
         assert time_from_msg(newest.plan.observation_stamp) > started + 5_500_000_000
 
 
+class Leading:
+    """Stands in for the generator: the body glides and turns to ``to`` in a second and stands."""
+
+    def __init__(self, harness, x: float, y: float, turn: float, from_here: bool = False) -> None:
+        self.to, self.from_here = (x, y, turn), from_here
+        self._made = harness.pipeline.generate
+        harness.pipeline.generate = self._generate
+
+    def _generate(self, primitives, *rest):
+        motion, root = self._made(primitives, *rest), primitives.root
+        x, y, yaw = self.to
+        if self.from_here:
+            x, y, yaw = root.x + x, root.y + y, root.yaw + yaw
+        share = np.clip(np.arange(motion.frames) / motion.fps, 0.0, 1.0)[:, None]
+        turn = math.remainder(yaw - root.yaw, 2 * math.pi)
+        upright = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        rotations = np.tile(np.eye(3), (motion.frames, 22, 1, 1))
+        rotations[:, 0] = axis_angle_to_matrix(
+            (root.yaw + share * turn) * [0.0, 0.0, 1.0]) @ upright
+        start = np.array([root.x, root.y])
+        place = np.concatenate([start + share * (np.array([x, y]) - start),
+                                np.full((motion.frames, 1), 0.95 * motion.scale)], axis=1)
+        return replace(motion, root_position=place, rotations=rotations)
+
+
 def test_a_standing_instruction_keeps_to_where_it_has_led(pipeline):
     with Harness(pipeline, replan_period=0.3, goal_memory=True) as harness:
-        leads = {'to': (1.0, 0.0, 0.0)}
-        made = harness.pipeline.generate
-
-        def generate(primitives, *rest):
-            """The real motion's length and joints; the pelvis glides and turns as told."""
-            motion = made(primitives, *rest)
-            x, y, turn = leads['to']
-            share = np.linspace(0.0, 1.0, motion.frames)[:, None]
-            start = np.array([primitives.root.x, primitives.root.y])
-            stand = np.repeat(np.eye(3)[None, None], 22, 1).repeat(motion.frames, 0)
-            angle = turn * share[:, 0] + primitives.root.yaw
-            upright = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-            stand[:, 0] = axis_angle_to_matrix(angle[:, None] * [0.0, 0.0, 1.0]) @ upright
-            root = np.concatenate([start + share * (np.array([x, y]) - start),
-                                   motion.root_position[:, 2:]], axis=1)
-            return replace(motion, root_position=root, rotations=stand)
-
-        harness.pipeline.generate = generate
+        leading = Leading(harness, 1.0, 0.0, 0.0)
         harness.say('walk to the red ball')
         harness.wait(lambda: whole_plans(harness), what='a plan')
         health = harness.node.health
-        leads['to'] = (-1.0, 0.0, 0.0)
-        harness.wait(lambda: health.unfollowed >= 1, what='a plan that is not followed')
-        assert len(harness.heard.plans) == 1 and harness.heard.statuses[-1][1] == ErrorCode.NONE
-        # What agrees is followed, and so is another instruction, wherever it leads.
-        leads['to'] = (1.2, 0.1, 0.0)
-        harness.wait(lambda: len(harness.heard.plans) == 2, what='a correction')
-        leads['to'] = (-1.0, 0.0, 0.0)
+        leading.to, leading.from_here = (0.0, 0.0, 1.5), True  # it looks elsewhere
+        seen = health.unfollowed
+        harness.wait(lambda: health.unfollowed > seen, what='a plan that is not followed')
+        followed = len(harness.heard.plans)
+        harness.wait(lambda: health.unfollowed > seen + 2, what='more of them')
+        assert len(harness.heard.plans) == followed
+        assert harness.heard.messages[-1].code == ErrorCode.NONE
+        # Another instruction is followed wherever it leads.
         harness.say('walk to the green ball')
-        harness.wait(lambda: len(harness.heard.plans) == 3, what='the new instruction')
+        harness.wait(lambda: len(harness.heard.plans) > followed, what='the new instruction')
         harness.stop()
+
+
+def test_a_goal_with_several_looks_ends_where_they_have_led(pipeline):
+    with Harness(pipeline, replan_period=0.5, goal_memory=True) as harness:
+        leading = Leading(harness, 0.8, 0.0, 0.0)
+        goal = harness.send('walk to the red ball', looks=100)
+        harness.wait(lambda: whole_plans(harness), what='a plan')
+        leading.to = (0.8, 0.0, 2.0)  # a search, where it has arrived
+        result = harness.result(goal)[1]
+        assert result.error_code == ErrorCode.NONE, result.error_msg
+        assert len(harness.pipeline.observations) < 40
+        assert robot_from_msg(result.robot_motion).root_position[-1, 0] == pytest.approx(
+            0.8, abs=0.15)
+
+
+def test_a_goal_that_finds_nothing_all_around_says_so(pipeline):
+    with Harness(pipeline, replan_period=0.5, goal_memory=True) as harness:
+        Leading(harness, 0.0, 0.0, math.radians(110.0), from_here=True)
+        result = harness.run('walk to the red ball', looks=100)[1]
+        assert result.error_code == ErrorCode.NOT_FOUND and 'all around' in result.error_msg
+        assert len(harness.heard.plans) == 4
+
+
+def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline):
+    with Harness(pipeline, replan_period=0.3) as harness:
+        assert harness.run('walk forward', looks=3)[1].error_code == ErrorCode.NONE
+        assert len(harness.pipeline.observations) == 3

@@ -131,9 +131,8 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
             for ask in stop.asks:
                 bar.set_description(ask.command.text[:32].ljust(32))
                 start = planar(*visit.at(session.now)[1:])
-                attempt, finish = (
-                    session.let_stand(ask.command.text) if ask.then == 'look' else
-                    session.ask(ask.command.text, args.seed + 1, ask.then, INTERRUPT_AFTER))
+                attempt, finish = session.ask(ask.command.text, args.seed + 1, ask.then,
+                                              INTERRUPT_AFTER)
                 attempt.action = ask.command.action
                 attempt.goal = goal_of(ask.command, scene, start, robot.scale)
                 if ask.command.action == 'reach' and scene is not None:

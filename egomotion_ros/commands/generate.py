@@ -17,6 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--preview', action='store_true', help='make the plan, move nothing')
     parser.add_argument('--guidance', type=float, default=0.0, help="0: the bundle's default")
     parser.add_argument('--steps', type=int, default=0, help="0: the bundle's default")
+    parser.add_argument('--looks', type=int, default=1,
+                        help='at most so many plans, until what is asked for is reached')
     parser.add_argument('--timeout', type=float, default=60.0, help='seconds')
     parser.add_argument('--namespace', default='', help='of the node')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
@@ -26,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Send the goal; 0 when it succeeded, 1 when the node refused or failed."""
     if not 0 <= args.seed < 2**64:
         raise ValueError(f'--seed: expected 0..2^64 - 1, got {args.seed}')
+    if not 1 <= args.looks < 2**16:
+        raise ValueError(f'--looks: expected 1..65535, got {args.looks}')
     try:
         from egomotion_ros.nodes.client import EgoMotionClient
         from egomotion_ros.nodes.errors import NodeError
@@ -39,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 execute=not args.preview,
                 guidance=args.guidance,
                 steps=args.steps,
+                looks=args.looks,
                 timeout=args.timeout,
             )
     except NodeError as error:

@@ -51,8 +51,8 @@ class Ask:
     One instruction of the script.
 
     ``then`` says what happens after INTERRUPT_AFTER seconds of motion: '' nothing, 'change' the
-    next instruction is sent, 'stop' the robot is stopped.  'look' is for an instruction that
-    stands until the robot has come to rest where it leads, however often it has to look.
+    next instruction is sent, 'stop' the robot is stopped.  'look' is for what is out of view: the
+    robot may look more than once.
     """
 
     command: Command

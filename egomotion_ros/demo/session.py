@@ -21,22 +21,21 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from egomotion_ros.action import GenerateMotion
 from egomotion_ros.demo.processes import Children, DemoError
 from egomotion_ros.demo.record import Attempt, Sent, Visit
-from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
+from egomotion_ros.msg import HumanMotion, RobotMotion, Status
 from egomotion_ros.nodes.conversions import human_from_msg, robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.nodes.qos import profile
 
+#: Most looks for what is out of view.
+LOOKS = 15
 #: Seconds that a process may take to appear, to answer, and to act on an instruction.
 APPEAR, ANSWER, ACT = 60.0, 60.0, 60.0
-#: Seconds of simulated time that an instruction may stand.
-LOOK = 40.0
 _STATES = {getattr(Status, name): name.lower() for name in
            'IDLE REASONING GENERATING RETARGETING EXECUTING STOPPING HOLDING REFUSED'.split()}
 
@@ -60,8 +59,6 @@ class Session:
         self._odometry: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._joints: dict[int, np.ndarray] = {}
         self._humans: dict[str, Any] = {}
-        self._tokens: dict[str, tuple[int, ...]] = {}
-        self._status = Status()
         self.now = 0
         many = QoSProfile(depth=20)
         for kind, topic, callback, qos in (
@@ -70,10 +67,8 @@ class Session:
                 (Odometry, 'odom', self._on_odometry, many),
                 (RobotMotion, 'robot_motion', self._on_motion, profile('motion')),
                 (HumanMotion, 'human_motion', self._on_human, profile('motion')),
-                (MotionPrimitives, 'motion_primitives', self._on_primitives, profile('motion')),
                 (Status, 'status', self._on_status, profile('latched'))):
             self._node.create_subscription(kind, topic, callback, qos)
-        self._words = self._node.create_publisher(String, 'instruction', profile('command'))
         self._goals = ActionClient(self._node, GenerateMotion, 'generate_motion')
         self._change = self._node.create_client(ChangeState, 'egomotion_node/change_state')
         self._stop = self._node.create_client(Trigger, 'egomotion_node/stop')
@@ -140,18 +135,20 @@ class Session:
         Give an instruction; return the attempt and a call that waits for its end.
 
         ``then`` 'stop' calls ``~/stop`` after ``after`` seconds of motion; 'change' returns at
-        that time, for the next instruction to come while the robot moves.
+        that time, for the next instruction to come while the robot moves; 'look' lets the robot
+        look up to LOOKS times.
         """
         attempt = Attempt(instruction, self.now)
         self.visit.attempts.append(attempt)
-        goal = GenerateMotion.Goal(instruction=instruction, seed=seed, execute=True)
+        goal = GenerateMotion.Goal(instruction=instruction, seed=seed, execute=True,
+                                   looks=LOOKS if then == 'look' else 1)
         sending = self._send(lambda: self._goals.send_goal_async(goal))
         handle = self._result(sending, f'an answer to {instruction!r}')
         if not handle.accepted:
             raise DemoError(f'egomotion_node did not accept {instruction!r}\n'
                             f'{self._children.last_words("egomotion_node")}')
         ending = self._send(handle.get_result_async)
-        if then:
+        if then in ('change', 'stop'):
             count = len(self.visit.sent)
             self.wait(lambda: ending.done() or any(
                 self.now > sent.start + after * 1e9 for sent in self.visit.sent[count:]
@@ -160,7 +157,9 @@ class Session:
             self._call(self._stop, Trigger.Request(), 'egomotion_node to stop')
 
         def finish() -> Attempt:
-            result = self._result(ending, f'the end of {instruction!r}').result
+            what, seconds = f'the end of {instruction!r}', ACT * (3 if then == 'look' else 1)
+            self.wait(ending.done, seconds, what)
+            result = ending.result().result
             if then == 'stop' and self.visit.sent:  # the result comes when the stop begins
                 motion = self.visit.sent[-1]
                 end = motion.start + motion.motion.duration * 1e9
@@ -168,40 +167,6 @@ class Session:
             self._fill(attempt, result)
             if then == 'change' and not (attempt.error or attempt.ending):
                 attempt.error = 'the motion was over before the instruction was changed'
-            return attempt
-
-        return attempt, finish
-
-    def let_stand(self, instruction: str) -> tuple[Attempt, Callable[[], Attempt]]:
-        """
-        Give an instruction that stands; return as :meth:`ask` does.
-
-        It ends when the robot has come to rest and the newest look changes nothing, or after LOOK
-        seconds.
-        """
-        attempt = Attempt(instruction, self.now)
-        self.visit.attempts.append(attempt)
-        self.wait(self._words.get_subscription_count, ANSWER, 'a reader of instruction')
-        before = self._status
-        self._send(lambda: self._words.publish(String(data=instruction)))
-        self.wait(lambda: self._status is not before, ANSWER, f'an answer to {instruction!r}')
-
-        def is_over() -> bool:
-            status = self._status
-            over = status.code or (status.state == Status.HOLDING and self.visit.sent)
-            return over or self.now > attempt.asked + LOOK * 1e9
-
-        def finish() -> Attempt:
-            self.wait(is_over, 3.0 * LOOK, f'the end of {instruction!r}')
-            status = self._status
-            if status.code:
-                attempt.error = f'{ErrorCode(status.code).name}: {status.message}'
-            attempt.ended, attempt.plan_id = self.now, status.plan_id
-            attempt.tokens = self._tokens.get(status.plan_id, ())
-            attempt.milliseconds = {'reason': status.reason_ms, 'generate': status.generate_ms,
-                                    'retarget': status.retarget_ms}
-            attempt.human = self._humans.get(status.plan_id)
-            self._call(self._stop, Trigger.Request(), 'egomotion_node to stop')
             return attempt
 
         return attempt, finish
@@ -245,7 +210,7 @@ class Session:
         code = ErrorCode(result.error_code)
         if code in (ErrorCode.PREEMPTED, ErrorCode.STOPPED):
             attempt.ending = {'PREEMPTED': 'changed', 'STOPPED': 'stopped'}[code.name]
-        elif code:
+        elif code != ErrorCode.NOT_FOUND and code:  # where it ended up tells
             attempt.error = f'{code.name}: {result.error_msg}'
         levels = max(result.primitives.levels, 1)
         attempt.tokens = tuple(result.primitives.tokens[::levels])
@@ -299,12 +264,7 @@ class Session:
     def _on_human(self, message: HumanMotion) -> None:
         self._humans[message.plan.plan_id] = human_from_msg(message)
 
-    def _on_primitives(self, message: MotionPrimitives) -> None:
-        levels = max(message.levels, 1)
-        self._tokens[message.plan.plan_id] = tuple(message.tokens[::levels])
-
     def _on_status(self, message: Status) -> None:
         with self._lock:
-            self._status = message
             if self.visit is not None:
                 self.visit.captions.append((self.now, _STATES.get(message.state, '')))

@@ -84,13 +84,16 @@ class EgoMotionClient:
         execute: bool = True,
         guidance: float = 0.0,
         steps: int = 0,
+        looks: int = 1,
         timeout: float = 60.0,
         on_feedback: Callable[[GenerateMotion.Feedback], None] | None = None,
     ) -> Generated:
         """
         Turn ``instruction`` into motion and wait until it was executed.
 
-        ``execute`` False returns as soon as the plan is made, nothing moves.  Raises NodeError
+        ``execute`` False returns as soon as the plan is made, nothing moves.  With more ``looks``
+        than one the robot looks again on the way, and around for what it does not see, until it is
+        at rest where that has led; the motion returned is the last one.  Raises NodeError
         with the code of the refusal; TIMEOUT, and the goal canceled, after ``timeout`` seconds.
         """
         try:
@@ -103,6 +106,7 @@ class EgoMotionClient:
             execute=execute,
             guidance=float(guidance),
             steps=steps,
+            looks=looks,
         )
 
         def feedback(message) -> None:

@@ -72,7 +72,8 @@ class Controller(Handover):
                 self._refuse(error)
                 goal.finish(error.code, error.message)
                 return
-            self._begin(Task(instruction, goal, given=self._clock.now().nanoseconds))
+            given = self._clock.now().nanoseconds
+            self._begin(Task(instruction, goal, given=given, looks=max(request.looks, 1)))
 
     def cancel(self, goal: Goal) -> None:
         """Cancel a goal: stop, if it is the one running."""

@@ -48,8 +48,8 @@ class Task:
     ``next_plan`` (ns, ROS clock) when to plan again, None for never; ``published`` True once a
     whole plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan, ``first_ms``
     from its image to its first points where they were sent ahead of the rest, 0 elsewhere;
-    ``given`` (ns) when it was asked; ``pursuit`` where its plans have led so far, None before the
-    first.
+    ``given`` (ns) when it was asked; ``looks`` left, None for no end of them; ``pursuit`` where
+    its plans have led so far, None before the first.
     """
 
     instruction: str
@@ -60,6 +60,7 @@ class Task:
     tokens: tuple[int, ...] = ()
     given: int = 0
     first_ms: float = 0.0
+    looks: int | None = None
     pursuit: Pursuit | None = None
 
 
@@ -114,8 +115,11 @@ class Handover(ABC):
     def _request(self, task: Task) -> None:
         p = self._parameters
         seed, guidance, steps, period = 0, p['guidance'], p['steps'], p['replan_period']
+        if task.looks is not None:
+            task.looks -= 1
+            period = period if task.looks > 0 else 0.0
         if task.goal is not None:
-            goal, period = task.goal.request, 0.0
+            goal = task.goal.request
             seed, guidance, steps = goal.seed, goal.guidance or guidance, goal.steps or steps
         request = PlanRequest(
             task.instruction,
@@ -162,7 +166,7 @@ class Handover(ABC):
         """Whether a motion goes where the instruction has led so far."""
         with self._lock:
             task = self._task
-            if not self._is_wanted(request) or task.goal is not None:
+            if not self._is_wanted(request):
                 return True
             # What is only shown leads nowhere.
             if not self._parameters['goal_memory'] or self._is_held_back(task):
@@ -179,6 +183,8 @@ class Handover(ABC):
                 Status.EXECUTING if moving else Status.HOLDING,
                 text='the newest plan leads elsewhere than those before',
             )
+            if task.goal is not None and not moving:
+                self._complete(task.pursuit.is_lost)
             return False
 
     def _on_planned(self, planned: Planned) -> None:
@@ -284,10 +290,12 @@ class Handover(ABC):
         wanted = task is not None and task.plan_id == request.plan_id
         return wanted and not request.cancelled.is_set()
 
-    def _complete(self) -> None:
-        """Let the task end well: its motion is over, or was held back."""
+    def _complete(self, is_lost: bool = False) -> None:
+        """Let the task end: its motion is over, or was held back, or all around was looked."""
         task, self._task = self._task, None
-        if task.goal is not None:
+        if task.goal is not None and is_lost:
+            task.goal.finish(ErrorCode.NOT_FOUND, 'looked all around without finding anything')
+        elif task.goal is not None:
             task.goal.finish()
         if not self._player.is_moving(self._clock.now().nanoseconds):
             self.status.about('', '')

@@ -6,10 +6,15 @@ Where a motion is meant to end, as the reasoner's states tell, and how far one e
 Flow matching samples: the same condition gives motions that end some centimetres apart, while the
 states know the place better than any one sample hits it.  Of several candidates the one that ends
 nearest is taken: best of n, judged by the model itself.
+
+Where they disagree about what to do, not by centimetres, the model is of two minds: told to go
+to something that it does not see, it goes to what looks alike in some samples and turns to look
+for it in others.  Where it sees it, no sample looks for it.  One that does is therefore taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +30,10 @@ from egomotion_ros.types import HumanMotion
 AIM = 12
 #: What a radian that the body faces away counts, in metres.
 LEVER = 0.5
+#: A search turns left by this angle (rad) where it stands, looks and stops.
+SWEEP = float(np.radians(90.0))
+#: What ends within this way (m) of its start and this angle (rad) of SWEEP is a search.
+IN_PLACE, ABOUT = 0.4, float(np.radians(25.0))
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,28 @@ class Aim:
         hands = np.where(told[10:, None] > 0, told[4:10].reshape(2, 3), np.nan)
         return Aim(np.array([told[0], told[1], np.arctan2(told[2], told[3])]), hands)
 
+    @property
+    def searches(self) -> bool:
+        """Whether the pelvis ends where a search ends."""
+        x, y, yaw = self.pelvis
+        off = abs(float(wrap_angle(np.asarray(yaw - SWEEP))))
+        return bool(np.hypot(x, y) < IN_PLACE and off < ABOUT)
+
+    def choose(self, ends: Sequence[HumanMotion]) -> int:
+        """
+        Which of several motions to take, known by their last frames as :meth:`miss` is.
+
+        The first that searches, where the aim is elsewhere; else the one that ends nearest.
+        ValueError where there is none.
+        """
+        if not ends:
+            raise ValueError('no motion to choose')
+        if not self.searches:
+            for n, end in enumerate(ends):
+                if ended(end).searches:
+                    return n
+        return int(np.argmin([self.miss(end) for end in ends]))
+
     def miss(self, motion: HumanMotion) -> float:
         """
         How far (m) a motion in the start frame, at scale 1, ends from the aim.
@@ -63,3 +94,10 @@ class Aim:
         away = float(np.hypot(*(root[0, :2] - self.pelvis[:2])))
         turn = float(wrap_angle(np.asarray(heading(rotations[0, 0]) - self.pelvis[2])))
         return away + LEVER * abs(turn)
+
+
+def ended(motion: HumanMotion) -> Aim:
+    """Where a motion in the start frame, at scale 1, ends, as an aim without hands."""
+    x, y = motion.root_position[-1, :2]
+    yaw = float(heading(motion.rotations[-1, 0]))
+    return Aim(np.array([x, y, yaw]), np.full((2, 3), np.nan))

@@ -161,7 +161,8 @@ class EgoMotionPipeline:
         the robot's scale; its whole windows are kept (in-painting), and the new motion is placed
         so that it meets the last of them.  ``seed`` defaults to the plan's, ``guidance``,
         ``steps`` and ``candidates`` to the bundle's.  Of several candidates the plausible one
-        that ends nearest to where the states tell is taken (:mod:`egomotion_ros.aim`).
+        that ends nearest to where the states tell is taken, or one that searches
+        (:mod:`egomotion_ros.aim`).
 
         Raises ValueError for primitives of another bundle, a prefix that does not fit, values out
         of range, or when no candidate is plausible (the caller then holds).
@@ -243,22 +244,22 @@ class EgoMotionPipeline:
             raise ValueError('the states of the primitives are not finite')
 
     def _choose(self, drawn: list[np.ndarray], told: np.ndarray | None) -> np.ndarray:
-        """Features (frames, F) of the plausible candidate that ends nearest to the aim."""
-        aim = None if told is None or len(drawn) == 1 else Aim.read(told)
-        best: tuple[float, np.ndarray] | None = None
+        """Features (frames, F) of the plausible candidate that :meth:`Aim.choose` takes."""
+        plausible = []
         for n, latents in enumerate(drawn):
             features = self._runtime.run('decode_motion', latents=latents[None])['features'][0]
             features = features[:self.bundle.frames]
             try:
                 check_plausible(features, self.bundle.fps)
             except ValueError:
-                if best is None and n == len(drawn) - 1:
+                if not plausible and n == len(drawn) - 1:
                     raise
                 continue
-            miss = 0.0 if aim is None else aim.miss(last_frame(features, self.bundle.fps))
-            if best is None or miss < best[0]:
-                best = miss, features
-        return best[1]
+            plausible.append(features)
+        if told is None or len(plausible) == 1:
+            return plausible[0]
+        ends = [last_frame(features, self.bundle.fps) for features in plausible]
+        return plausible[Aim.read(told).choose(ends)]
 
     def _encode_prefix(self, prefix: HumanMotion | None) -> np.ndarray:
         """Latents (K, channels) of the whole windows of a prefix."""

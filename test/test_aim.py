@@ -10,7 +10,7 @@ from fixtures_bundle import standing, tiny_models
 import numpy as np
 import pytest
 
-from egomotion_ros.aim import LEVER, Aim
+from egomotion_ros.aim import LEVER, SWEEP, Aim, ended
 from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
@@ -71,6 +71,23 @@ def test_hands_that_reach_count_alone_and_the_farther_of_them():
         aimed = hands + np.array(asked)[:, None] * [0.0, 0.0, 1.0]
         aimed[np.isnan(asked)] = np.nan
         assert Aim(far, aimed).miss(motion) == pytest.approx(gap)
+
+
+@pytest.mark.parametrize(('aim', 'ends', 'taken'), [
+    # Of motions that go somewhere the nearest counts.
+    ((2.0, 0.0, 0.0), [(1.0, 0.0, 0.0), (1.9, 0.1, 0.1), (2.5, 0.0, 0.0)], 1),
+    # One that looks for what the others go to is taken, wherever it stands among them,
+    ((2.0, 0.0, 0.0), [(2.0, 0.0, 0.0), (1.9, 0.1, 0.1), (0.1, 0.1, SWEEP - 0.3)], 2),
+    ((0.0, 0.0, -0.7), [(0.0, 0.0, -0.7), (0.0, 0.0, SWEEP), (0.0, 0.0, -0.6)], 1),
+    # but neither a turn to the other side nor a walk that ends turned,
+    ((2.0, 0.0, 0.0), [(2.0, 0.0, 0.0), (0.0, 0.0, -SWEEP), (1.0, 1.0, SWEEP)], 0),
+    # and nothing changes for what is to turn there.
+    ((0.0, 0.0, 1.4), [(0.0, 0.0, SWEEP), (0.0, 0.0, 1.4)], 1)])
+def test_a_motion_that_searches_is_taken_where_others_go(aim, ends, taken):
+    assert Aim(np.array(aim), NOWHERE).choose([moved(*end) for end in ends]) == taken
+    assert ended(moved(0.0, 0.1, SWEEP)).searches
+    with pytest.raises(ValueError, match='no motion'):
+        Aim(np.array(aim), NOWHERE).choose([])
 
 
 def test_the_candidate_nearest_to_the_aim_is_taken(pipeline, primitives):

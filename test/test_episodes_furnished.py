@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from egomotion_ros.aim import SWEEP
 from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.episodes_bank import make_bank
-from egomotion_ros.data.episodes_commands import SWEEP
 from egomotion_ros.data.episodes_table import rows
 from egomotion_ros.data.instructions import ACTIONS, NAMING_ACTIONS, object_command, templates
 from egomotion_ros.data.instructions_furnished import TEST, TRAIN

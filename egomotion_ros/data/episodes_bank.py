@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from egomotion_ros.aim import SWEEP
 from egomotion_ros.body.edits import ground_pose
 from egomotion_ros.body.features import (
     FEATURE_DIM,
@@ -21,7 +22,7 @@ from egomotion_ros.body.hands import HANDS, hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import yaw_matrix
 from egomotion_ros.data.clips import CLIP_ACTIONS
-from egomotion_ros.data.episodes_commands import SWEEP, parameter_of
+from egomotion_ros.data.episodes_commands import parameter_of
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
 from egomotion_ros.data.looks import middle_of_approach

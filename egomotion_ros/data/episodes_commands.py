@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from egomotion_ros.aim import SWEEP
 from egomotion_ros.body.hands import HANDS
 from egomotion_ros.body.rotations import wrap_angle
 from egomotion_ros.data.clips import CLIP_ACTIONS
@@ -25,8 +26,6 @@ from egomotion_ros.data.scenes_furnished import approach
 from egomotion_ros.data.scenes_view import clear_of_boxes
 from egomotion_ros.data.synthesis_reach import standing_place
 
-#: A search turns left by this angle (rad), looks and stops.
-SWEEP = float(np.radians(90.0))
 _NO_HANDS = np.full((2, 3), np.nan)
 #: Share of the furnished scenes in which something is asked for that is nowhere.
 _ABSENT = 0.35

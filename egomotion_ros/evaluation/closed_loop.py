@@ -39,13 +39,18 @@ def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,
     """
     Motion for a question with one more look in the middle of the way.
 
-    In human metres in the start frame, as ``answer``; longer by what was executed before.
+    In human metres in the start frame, as ``answer``; longer by what was executed before.  A plan
+    that leads elsewhere than the first is not followed, as in the node.
     """
     motion = _first_look(pipeline, question, seed)
     length = _meanwhile(pipeline)
+    pursuit = Pursuit(pipeline.scale)
+    pursuit.follows(PlanarPose(), ground_pose(motion, -1), at_rest=True)
     look = min(middle_of_approach(in_human_metres(motion)), motion.frames - length)
     known = slice_frames(motion, look, look + length)
     second = _look(pipeline, question, motion, look, known, seed, renderer)
+    if not pursuit.follows(ground_pose(motion, look), ground_pose(second, -1), at_rest=False):
+        return in_human_metres(motion)
     return in_human_metres(join_motions(slice_frames(motion, 0, look + length),
                                         slice_frames(second, length, second.frames)))
 
@@ -62,7 +67,7 @@ def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
     motion = _first_look(pipeline, question, seed)
     length = _meanwhile(pipeline)
     if pursuit is not None:
-        pursuit.follows(PlanarPose(), ground_pose(motion, -1), True)
+        pursuit.follows(PlanarPose(), ground_pose(motion, -1), at_rest=True)
     for n in range(1, looks):
         look = round(n * period * motion.fps)
         over = look + 1 >= motion.frames

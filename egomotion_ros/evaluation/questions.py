@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from egomotion_ros.data.episodes_commands import SWEEP
+from egomotion_ros.aim import SWEEP
 from egomotion_ros.data.instructions import (
     free_command,
     free_parameters,

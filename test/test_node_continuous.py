@@ -256,7 +256,8 @@ def test_a_goal_that_finds_nothing_all_around_says_so(pipeline):
         assert len(harness.heard.plans) == 4
 
 
-def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline):
-    with Harness(pipeline, replan_period=0.3) as harness:
-        assert harness.run('walk forward', looks=3)[1].error_code == ErrorCode.NONE
-        assert len(harness.pipeline.observations) == 3
+@pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2), (60.0, 2)])
+def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline, period, looks):
+    with Harness(pipeline, replan_period=period) as harness:
+        assert harness.run('walk forward', looks=looks)[1].error_code == ErrorCode.NONE
+        assert len(harness.pipeline.observations) == looks

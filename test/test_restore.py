@@ -37,8 +37,12 @@ def bundle(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_weights_come_back_as_they_were(models: Models, bundle: Path) -> None:
-    again = restore_models(Bundle.open(bundle), progress=False)
+@pytest.fixture(scope='module')
+def again(bundle: Path) -> Models:
+    return restore_models(Bundle.open(bundle), progress=False)
+
+
+def test_weights_come_back_as_they_were(models: Models, again: Models) -> None:
     for kind in ('reasoner', 'autoencoder'):
         before, after = (getattr(part, kind).state_dict() for part in (models, again))
         assert before.keys() == after.keys()
@@ -54,8 +58,7 @@ def test_weights_come_back_as_they_were(models: Models, bundle: Path) -> None:
 
 
 def test_the_generator_answers_as_before_with_and_without_a_condition(
-        models: Models, bundle: Path) -> None:
-    again = restore_models(Bundle.open(bundle), progress=False).generator
+        models: Models, again: Models) -> None:
     torch.manual_seed(0)
     noise, states = torch.randn(3, 19, 8), torch.randn(3, 40, 32)
     mask = torch.rand(3, 40) > 0.2
@@ -64,7 +67,7 @@ def test_the_generator_answers_as_before_with_and_without_a_condition(
     with torch.no_grad():
         for guidance in (0.0, 1.0, 1.7):
             a, b = (model.sample(noise, states, mask, prefix, known, 3, guidance)
-                    for model in (models.generator, again))
+                    for model in (models.generator, again.generator))
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 

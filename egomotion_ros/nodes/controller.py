@@ -186,7 +186,10 @@ class Controller(Handover):
             moving = self._player.is_moving(now)
             task = self._task
             if task is not None and self._worker.current is None:
-                if task.next_plan is not None and now >= task.next_plan:
+                due = task.next_plan is not None and now >= task.next_plan
+                # Who may look again does so at the end of a motion at the latest.
+                again = task.looks is not None and task.looks > 0 and task.published
+                if due or (again and not moving):
                     self._request(task)
                 elif task.published and task.next_plan is None and not moving:
                     self._complete()

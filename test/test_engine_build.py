@@ -24,7 +24,7 @@ from egomotion_ros.runtimes.engine_cache import EngineCache
 from egomotion_ros.runtimes.gpu import Gpu
 from egomotion_ros.runtimes.tensorrt import cached_engine
 
-GPU = Gpu('A', 89, 13000)
+GPU = Gpu('A', 89, '570.1')
 #: The flags of 10.0 and later, and of a version that takes types from the graph anyway.
 TOLD = IntEnum('NetworkDefinitionCreationFlag', {'EXPLICIT_BATCH': 0, 'STRONGLY_TYPED': 1})
 SILENT = IntEnum('NetworkDefinitionCreationFlag', {'EXPLICIT_BATCH': 0})
@@ -154,7 +154,7 @@ def test_builds_of_one_device_share_their_times_by_the_cache(
     assert build('encode') == (b'engine of encode', False)
     assert [config.timing.data for config in ten.configs] == [b'+encode', b'+encode+time']
     # Another device has times of its own; so has another version.
-    build('encode', Gpu('B', 90, 13000))
+    build('encode', Gpu('B', 90, '570.1'))
     ten.__version__ = '10.10.0'
     build('encode')
     assert [config.timing.data for config in ten.configs[2:]] == [b'+encode'] * 2

@@ -65,7 +65,7 @@ def test_timings_go_from_build_to_build_on_one_device(cache: EngineCache, key: E
         seen.append(timing)
         return BuiltEngine(b'engine', timing + b't')
 
-    for changed in ({}, {'graph': 'decode'}, {'driver': 13010}, {'sm': 89}, {'version': '99'}):
+    for changed in ({}, {'graph': 'decode'}, {'driver': '570.2'}, {'sm': 89}, {'version': '99'}):
         cache.get(dataclasses.replace(key, **changed), build)
     assert seen == [b'', b't', b'tt', b'', b'']
     cache.get(key, build, rebuild=True)
@@ -76,7 +76,7 @@ def test_timings_go_from_build_to_build_on_one_device(cache: EngineCache, key: E
 @pytest.mark.parametrize('change', [
     {'version': '99.0'}, {'backend': 'tensorrt'}, {'graph': 'decode'}, {'content': 'other'},
     {'profile': 'x:float32[2]'}, {'precision': 'fp16'}, {'gpu': 'A'}, {'sm': 89},
-    {'driver': 13010}])
+    {'driver': '570.2'}])
 def test_another_value_of_any_part_of_the_key_is_another_engine(
         cache: EngineCache, key: EngineKey, change: dict[str, object]) -> None:
     cache.get(key, made(b'one'))

@@ -14,7 +14,7 @@ from egomotion_ros.runtimes import gpu
 from egomotion_ros.runtimes.base import AbsentError, open_runtime
 from egomotion_ros.runtimes.gpu import Gpu, probe_gpu
 
-ANSWER = '{"name": "A", "driver": 13000, "major": 8, "minor": 9}'
+ANSWER = '{"name": "A", "driver": "570.1", "free": 4000, "major": 8, "minor": 9}'
 #: What the probe's process does instead, and what is said of it.
 FAULTS = {
     'crash': ('import os; os.abort()', 'no usable NVIDIA GPU: exit status -6'),
@@ -30,7 +30,8 @@ FAULTS = {
 
 def test_what_the_driver_says_of_the_gpu_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, '_PROBE', f"print('{ANSWER}')")
-    assert probe_gpu() == Gpu('A', 89, 13000)
+    found = probe_gpu()
+    assert found == Gpu('A', 89, '570.1') and found.free == 4000
 
 
 @pytest.mark.parametrize('fault', FAULTS)

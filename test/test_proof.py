@@ -23,7 +23,7 @@ from egomotion_ros.runtimes.engine_cache import EngineCache, EngineKey
 from egomotion_ros.runtimes.gpu import Gpu
 from egomotion_ros.runtimes.ort import OrtRuntime
 
-GPU = Gpu('A', 89, 13000)
+GPU = Gpu('A', 89, '570.1')
 BACKEND = 'tensorrt'
 #: What opens the real ones; tests put a stand-in in its place.
 UNPROVEN = proof.open_unproven

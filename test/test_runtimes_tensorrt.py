@@ -18,7 +18,7 @@ from egomotion_ros.runtimes.engine_cache import EngineCache
 from egomotion_ros.runtimes.gpu import NO_GPU, Gpu, probe_gpu
 from egomotion_ros.runtimes.parity import GraphParity, ParityReport
 from egomotion_ros.runtimes.proof import Verdict, remember, verdict
-from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS, cached_engine, half_graphs
+from egomotion_ros.runtimes.tensorrt import HALF_GRAPHS, cached_engine, check_free, half_graphs
 from egomotion_ros.runtimes.timing import made_up_inputs
 
 trt = pytest.importorskip('tensorrt_rtx', exc_type=ImportError)
@@ -166,10 +166,17 @@ def test_auto_takes_the_cpu_and_says_why(bundle: Bundle, no_gpu: None, caplog) -
     runtime.close()
 
 
+def test_engines_that_a_gpu_has_no_room_for_are_refused_before_they_are_loaded() -> None:
+    check_free(Gpu('A', 89, '570.1'), 'tensorrt', 10 ** 12)  # nobody knows
+    check_free(Gpu('A', 89, '570.1', 3_000_000_000), 'tensorrt', 3_000_000_000)
+    with pytest.raises(RuntimeError, match=r'tensorrt: .* 3.10 GB .* A 3.00 GB are free'):
+        check_free(Gpu('A', 89, '570.1', 3_000_000_000), 'tensorrt', 3_100_000_000)
+
+
 def test_a_verdict_holds_for_one_bundle_library_gpu_and_driver(bundle: Bundle,
                                                                tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    gpu, other = Gpu('A', 89, 13000), Gpu('A', 89, 13010)
+    gpu, other = Gpu('A', 89, '570.1'), Gpu('A', 89, '570.2')
     graphs = {'step': GraphParity(0.0, 1.0)}
     good = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.001, graphs)
     bad = ParityReport('onnxruntime', 'tensorrt', 1, 1.0, 0.1, graphs)

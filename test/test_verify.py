@@ -179,7 +179,7 @@ def test_the_report_says_which_engines_were_built_for_a_gpu(
         bundle: Bundle, broken, tmp_path: Path, works: bool, sessions: list[OrtRuntime],
         monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in for a GPU is ONNX Runtime; its engines are words in a real cache."""
-    gpu, half = Gpu('A', 89, 13000), []
+    gpu, half = Gpu('A', 89, '570.1'), []
 
     def words(graph: str, precision: str) -> bytes:
         return f'{graph} in {precision}'.encode()

@@ -57,7 +57,7 @@ class EngineKey:
     precision: str
     gpu: str
     sm: int
-    driver: int
+    driver: str
 
     @staticmethod
     def of(bundle: Bundle, graph: str, backend: str, version: str, gpu: Gpu,

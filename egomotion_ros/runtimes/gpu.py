@@ -9,7 +9,7 @@ Loading a CUDA library where the driver is missing or broken can crash the proce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
 import subprocess
 import sys
@@ -21,7 +21,7 @@ PATIENCE = 60.0
 #: Exit status of the probe where there is no driver or device, and CUDA's word for the latter.
 _ABSENT, _NO_DEVICE = 3, 100
 _PROBE = f"""
-import ctypes, json, sys
+import ctypes, json, re, sys
 def absent(reason):
     print(reason, file=sys.stderr)
     sys.exit({_ABSENT})
@@ -45,7 +45,18 @@ if not number('cuDeviceGetCount'):
 device = number('cuDeviceGet', 0)
 name = ctypes.create_string_buffer(256)
 call('cuDeviceGetName', name, 256, device)
-print(json.dumps({{'name': name.value.decode(), 'driver': number('cuDriverGetVersion'),
+driver = str(number('cuDriverGetVersion'))
+try:
+    with open('/proc/driver/nvidia/version') as said:
+        release = re.search(r'Kernel Module.*?\\s([0-9]+(?:[.][0-9]+)+)\\s', said.read())
+    driver = release.group(1) if release else driver
+except OSError:
+    pass
+context, free, total = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
+call('cuDevicePrimaryCtxRetain', ctypes.byref(context), device)
+call('cuCtxSetCurrent', context)
+call('cuMemGetInfo_v2', ctypes.byref(free), ctypes.byref(total))
+print(json.dumps({{'name': name.value.decode(), 'driver': driver, 'free': free.value,
                   'major': number('cuDeviceGetAttribute', 75, device),
                   'minor': number('cuDeviceGetAttribute', 76, device)}}))
 """
@@ -53,11 +64,17 @@ print(json.dumps({{'name': name.value.decode(), 'driver': number('cuDriverGetVer
 
 @dataclass(frozen=True)
 class Gpu:
-    """``name``, compute capability ``sm`` (89 = 8.9) and CUDA version of the ``driver``."""
+    """
+    ``name``, compute capability ``sm`` (89 = 8.9), release of the ``driver``.
+
+    Where the driver does not tell its release, the CUDA version it serves (13000 = 13.0).
+    ``free`` bytes of its memory when it was asked, 0 where that is not known.
+    """
 
     name: str
     sm: int
-    driver: int
+    driver: str
+    free: int = field(default=0, compare=False)
 
     @property
     def key(self) -> str:
@@ -66,7 +83,7 @@ class Gpu:
 
 
 #: Stands for the missing GPU where an engine is only built, not run.
-NO_GPU = Gpu('none', 0, 0)
+NO_GPU = Gpu('none', 0, '')
 
 
 def probe_gpu() -> Gpu:
@@ -88,7 +105,7 @@ def probe_gpu() -> Gpu:
     try:
         found = json.loads(done.stdout)
         return Gpu(str(found['name']), 10 * int(found['major']) + int(found['minor']),
-                   int(found['driver']))
+                   str(found['driver']), int(found['free']))
     except (ValueError, KeyError, TypeError):
         raise RuntimeError('no usable NVIDIA GPU: the driver was not understood, it said '
                            f'{done.stdout.strip()[-200:]!r}') from None

@@ -56,6 +56,17 @@ def half_graphs(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name in HALF_GRAPHS if name in bundle.graphs)
 
 
+def check_free(gpu: Gpu, backend: str, needed: int) -> None:
+    """
+    Raise RuntimeError where ``needed`` bytes of engines and buffers do not fit the GPU.
+
+    What engines need beyond that for themselves is not counted.
+    """
+    if 0 < gpu.free < needed:
+        raise RuntimeError(f'{backend}: the engines take {needed / 1e9:.2f} GB of GPU memory, of '
+                           f'{gpu.name} {gpu.free / 1e9:.2f} GB are free')
+
+
 def cached_engine(bundle: Bundle, graph: str, backend: str, gpu: Gpu, precision: str,
                   cache: EngineCache, rebuild: bool = False) -> tuple[bytes, bool]:
     """
@@ -259,6 +270,8 @@ class TensorRtRuntime(EngineRunner):
                    for name in bundle.graphs}
         self.engine_hashes = {name: hashlib.sha256(data).hexdigest()
                               for name, data in engines.items()}
+        check_free(self.gpu, backend, sum(map(len, engines.values()))
+                   + plan_buffers(bundle.graphs).size)
         cuda = Cuda()
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engines: dict[str, Any] = {}

@@ -32,8 +32,9 @@ AIM = 12
 LEVER = 0.5
 #: A search turns left by this angle (rad) where it stands, looks and stops.
 SWEEP = float(np.radians(90.0))
-#: What ends within this way (m) of its start and this angle (rad) of SWEEP is a search.
-IN_PLACE, ABOUT = 0.4, float(np.radians(25.0))
+#: What ends within this way (m) of its start and this angle (rad) of SWEEP is a search; an aim
+#: may lie a little further off and be one still.
+IN_PLACE, ABOUT, ABOUT_AIM = 0.4, float(np.radians(25.0)), float(np.radians(35.0))
 
 
 @dataclass(frozen=True)
@@ -57,27 +58,28 @@ class Aim:
         hands = np.where(told[10:, None] > 0, told[4:10].reshape(2, 3), np.nan)
         return Aim(np.array([told[0], told[1], np.arctan2(told[2], told[3])]), hands)
 
-    @property
-    def searches(self) -> bool:
-        """Whether the pelvis ends where a search ends."""
+    def searches(self, about: float = ABOUT) -> bool:
+        """Whether the pelvis ends where a search ends, turned within ``about`` (rad) of it."""
         x, y, yaw = self.pelvis
         off = abs(float(wrap_angle(np.asarray(yaw - SWEEP))))
-        return bool(np.hypot(x, y) < IN_PLACE and off < ABOUT)
+        return bool(np.hypot(x, y) < IN_PLACE and off < about)
 
     def choose(self, ends: Sequence[HumanMotion]) -> int:
         """
         Which of several motions to take, known by their last frames as :meth:`miss` is.
 
-        The first that searches, where the aim is elsewhere; else the one that ends nearest.
-        ValueError where there is none.
+        One that searches, where the aim is elsewhere; of these, or else of all, the one that ends
+        nearest.  ValueError where there is none.
         """
         if not ends:
             raise ValueError('no motion to choose')
-        if not self.searches:
-            for n, end in enumerate(ends):
-                if ended(end).searches:
-                    return n
-        return int(np.argmin([self.miss(end) for end in ends]))
+        misses = np.array([self.miss(end) for end in ends])
+        searching = np.array([ended(end).searches() for end in ends])
+        # Reaching is left aside: there the states tell better than samples what is in view.
+        goes = not np.isfinite(self.hands).any() and not self.searches(ABOUT_AIM)
+        if goes and searching.any():
+            misses[~searching] = np.inf
+        return int(np.argmin(misses))
 
     def miss(self, motion: HumanMotion) -> float:
         """

@@ -11,8 +11,9 @@ processes can share a domain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import itertools
+import math
 import os
 import threading
 import time
@@ -35,6 +36,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from egomotion_ros.action import GenerateMotion
+from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.msg import HumanMotion, MotionPrimitives, RobotMotion, Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg, time_to_msg
 from egomotion_ros.nodes.egomotion_node import EgoMotionNode, spin
@@ -121,6 +123,37 @@ class GatedPipeline:
         self.reached[stage].set()
         if not self.gates[stage].wait(120.0):
             raise RuntimeError(f'the gate {stage} stayed shut')
+
+
+class Leading:
+    """
+    Stands in for the generator: the body glides and turns to ``to`` in a second and stands.
+
+    It begins with that where the known prefix, during which it stood, ends.
+    """
+
+    def __init__(self, harness: Harness, x: float, y: float, turn: float,
+                 from_here: bool = False) -> None:
+        self.to, self.from_here = (x, y, turn), from_here
+        self._made = harness.pipeline.generate
+        harness.pipeline.generate = self._generate
+
+    def _generate(self, primitives, prefix, *rest):
+        motion, root = self._made(primitives, prefix, *rest), primitives.root
+        x, y, yaw = self.to
+        if self.from_here:
+            x, y, yaw = root.x + x, root.y + y, root.yaw + yaw
+        known = 0 if prefix is None else prefix.frames
+        share = np.clip((np.arange(motion.frames) - known) / motion.fps, 0.0, 1.0)[:, None]
+        turn = math.remainder(yaw - root.yaw, 2 * math.pi)
+        upright = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        rotations = np.tile(np.eye(3), (motion.frames, 22, 1, 1))
+        rotations[:, 0] = axis_angle_to_matrix(
+            (root.yaw + share * turn) * [0.0, 0.0, 1.0]) @ upright
+        start = np.array([root.x, root.y])
+        place = np.concatenate([start + share * (np.array([x, y]) - start),
+                                np.full((motion.frames, 1), 0.95 * motion.scale)], axis=1)
+        return replace(motion, root_position=place, rotations=rotations)
 
 
 @dataclass

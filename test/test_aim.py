@@ -82,10 +82,10 @@ def test_hands_that_reach_count_alone_and_the_farther_of_them():
     # but neither a turn to the other side nor a walk that ends turned,
     ((2.0, 0.0, 0.0), [(2.0, 0.0, 0.0), (0.0, 0.0, -SWEEP), (1.0, 1.0, SWEEP)], 0),
     # and nothing changes for what is to turn there.
-    ((0.0, 0.0, 1.4), [(0.0, 0.0, SWEEP), (0.0, 0.0, 1.4)], 1)])
+    ((0.0, 0.0, 1.1), [(0.0, 0.0, SWEEP), (0.0, 0.0, 1.1)], 1)])
 def test_a_motion_that_searches_is_taken_where_others_go(aim, ends, taken):
     assert Aim(np.array(aim), NOWHERE).choose([moved(*end) for end in ends]) == taken
-    assert ended(moved(0.0, 0.1, SWEEP)).searches
+    assert ended(moved(0.0, 0.1, SWEEP)).searches()
     with pytest.raises(ValueError, match='no motion'):
         Aim(np.array(aim), NOWHERE).choose([])
 

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 import math
 
-from node_harness import Harness
+from node_harness import Harness, Leading
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
-from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
@@ -191,38 +189,13 @@ def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image
         assert time_from_msg(newest.plan.observation_stamp) > started + 5_500_000_000
 
 
-class Leading:
-    """Stands in for the generator: the body glides and turns to ``to`` in a second and stands."""
-
-    def __init__(self, harness, x: float, y: float, turn: float, from_here: bool = False) -> None:
-        self.to, self.from_here = (x, y, turn), from_here
-        self._made = harness.pipeline.generate
-        harness.pipeline.generate = self._generate
-
-    def _generate(self, primitives, *rest):
-        motion, root = self._made(primitives, *rest), primitives.root
-        x, y, yaw = self.to
-        if self.from_here:
-            x, y, yaw = root.x + x, root.y + y, root.yaw + yaw
-        share = np.clip(np.arange(motion.frames) / motion.fps, 0.0, 1.0)[:, None]
-        turn = math.remainder(yaw - root.yaw, 2 * math.pi)
-        upright = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-        rotations = np.tile(np.eye(3), (motion.frames, 22, 1, 1))
-        rotations[:, 0] = axis_angle_to_matrix(
-            (root.yaw + share * turn) * [0.0, 0.0, 1.0]) @ upright
-        start = np.array([root.x, root.y])
-        place = np.concatenate([start + share * (np.array([x, y]) - start),
-                                np.full((motion.frames, 1), 0.95 * motion.scale)], axis=1)
-        return replace(motion, root_position=place, rotations=rotations)
-
-
 def test_a_standing_instruction_keeps_to_where_it_has_led(pipeline):
     with Harness(pipeline, replan_period=0.3, goal_memory=True) as harness:
         leading = Leading(harness, 1.0, 0.0, 0.0)
         harness.say('walk to the red ball')
         harness.wait(lambda: whole_plans(harness), what='a plan')
         health = harness.node.health
-        leading.to, leading.from_here = (0.0, 0.0, 1.5), True  # it looks elsewhere
+        leading.to, leading.from_here = (0.0, 0.0, 1.5), True  # a search
         seen = health.unfollowed
         harness.wait(lambda: health.unfollowed > seen, what='a plan that is not followed')
         followed = len(harness.heard.plans)
@@ -250,10 +223,11 @@ def test_a_goal_with_several_looks_ends_where_they_have_led(pipeline):
 
 def test_a_goal_that_finds_nothing_all_around_says_so(pipeline):
     with Harness(pipeline, replan_period=0.5, goal_memory=True) as harness:
-        Leading(harness, 0.0, 0.0, math.radians(110.0), from_here=True)
+        Leading(harness, 0.0, 0.0, math.radians(90.0), from_here=True)
         result = harness.run('walk to the red ball', looks=100)[1]
-        assert result.error_code == ErrorCode.NOT_FOUND and 'all around' in result.error_msg
+        assert result.error_code == ErrorCode.NOT_FOUND and 'did not find' in result.error_msg
         assert len(harness.heard.plans) == 4
+        assert harness.heard.messages[-1].code == ErrorCode.NOT_FOUND
 
 
 @pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2), (60.0, 2)])
@@ -261,3 +235,22 @@ def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline, period, looks):
     with Harness(pipeline, replan_period=period) as harness:
         assert harness.run('walk forward', looks=looks)[1].error_code == ErrorCode.NONE
         assert len(harness.pipeline.observations) == looks
+
+
+def test_a_plan_that_came_too_late_leads_nowhere(pipeline):
+    with Harness(pipeline, sim_time=True, replan_period=0.0, planning_timeout=120.0,
+                 goal_memory=True) as harness:
+        first = harness.send('walk forward')
+        harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
+        leading = Leading(harness, 2.0, 0.0, 0.0)
+        harness.pipeline.shut('retarget')
+        second = harness.send('walk to the red ball')
+        assert harness.pipeline.reached['retarget'].wait(10.0)
+        assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
+        started = harness.now()
+        harness.wait(lambda: harness.now() > started + 6_000_000_000, 120.0)
+        leading.to = (-1.0, 0.0, 0.0)  # elsewhere than the plan that nothing came of
+        harness.pipeline.open_all()
+        result = harness.result(second)[1]
+        assert result.error_code == ErrorCode.NONE
+        assert robot_from_msg(result.robot_motion).root_position[-1, 0] < 0.0

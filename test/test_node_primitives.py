@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 import uuid
 
-from node_harness import ACTIVATE, DEACTIVATE, Harness, whole
+from node_harness import ACTIVATE, DEACTIVATE, Harness, Leading, whole
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
@@ -367,3 +367,21 @@ def test_states_beyond_float16_travel_as_float32(generating):
     assert primitives_to_msg(plan, info, with_states=True).states_dtype == 'float16'
     large = replace(plan, states=plan.states * np.float32(1e6))
     assert primitives_to_msg(large, info, with_states=True).states_dtype == 'float32'
+
+
+def test_what_is_sent_on_for_an_instruction_changes_nothing_where_it_has_led(tiny):
+    with Harness(tiny, stages='generate', goal_memory=True,
+                 **{'primitives.max_age': 10.0, 'primitives.timeout': 20.0}) as harness:
+        sender, leading = Sender(harness, tiny), Leading(harness, 1.0, 0.0, 0.0)
+        sender.send(sender.message())
+        harness.wait(lambda: whole(harness), what='motion')
+        # The motion is over, and with it the task; the reasoner sends on.
+        harness.wait(lambda: harness.heard.messages[-1].state == Status.IDLE, what='idle')
+        leading.to = (1.0, 0.0, 1.5)  # a search
+        for count in (1, 2):
+            sender.send(sender.message(given=sender.given))
+            harness.wait(lambda count=count: harness.node.health.unfollowed == count,
+                         what='a plan that is not followed')
+        assert len(harness.heard.plans) == 1
+        sender.send(sender.message())  # the instruction is given again
+        harness.wait(lambda: len(harness.heard.plans) == 2, what='motion')

@@ -42,17 +42,10 @@ def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,
     In human metres in the start frame, as ``answer``; longer by what was executed before.  A plan
     that leads elsewhere than the first is not followed, as in the node.
     """
-    motion = _first_look(pipeline, question, seed)
-    length = _meanwhile(pipeline)
-    pursuit = Pursuit(pipeline.scale)
-    pursuit.follows(PlanarPose(), ground_pose(motion, -1), at_rest=True)
-    look = min(middle_of_approach(in_human_metres(motion)), motion.frames - length)
-    known = slice_frames(motion, look, look + length)
-    second = _look(pipeline, question, motion, look, known, seed, renderer)
-    if not pursuit.follows(ground_pose(motion, look), ground_pose(second, -1), at_rest=False):
-        return in_human_metres(motion)
-    return in_human_metres(join_motions(slice_frames(motion, 0, look + length),
-                                        slice_frames(second, length, second.frames)))
+    walk = _Walk(pipeline, question, seed, renderer, Pursuit(pipeline.scale))
+    middle = middle_of_approach(in_human_metres(walk.motion))
+    walk.look(min(middle, walk.motion.frames - walk.meanwhile))
+    return in_human_metres(walk.motion)
 
 
 def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
@@ -61,33 +54,67 @@ def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
     """
     Motion for a question with ``looks`` looks, one every ``period`` seconds.
 
-    In human metres in the start frame, to the end of the last plan.  Plans that ``pursuit`` does
-    not follow change nothing; without one all are followed.
+    In human metres in the start frame, to the end of the last plan that was followed.  Plans that
+    ``pursuit`` does not follow change nothing; without one all are followed.
     """
-    motion = _first_look(pipeline, question, seed)
-    length = _meanwhile(pipeline)
-    if pursuit is not None:
-        pursuit.follows(PlanarPose(), ground_pose(motion, -1), at_rest=True)
+    walk = _Walk(pipeline, question, seed, renderer, pursuit)
     for n in range(1, looks):
-        look = round(n * period * motion.fps)
-        over = look + 1 >= motion.frames
-        short = look + length - motion.frames
-        if short > 0:
-            motion = join_motions(motion, still(motion, short))
-        known = None if over else slice_frames(motion, look, look + length)
-        second = _look(pipeline, question, motion, look, known, seed, renderer)
-        if pursuit is not None and not pursuit.follows(
-                ground_pose(motion, look), ground_pose(second, -1), over):
-            continue
+        walk.look(round(n * period * walk.motion.fps))
+    return in_human_metres(walk.motion)
+
+
+class _Walk:
+    """A body that goes on looking; ``motion`` so far and to the end of its plan, robot's scale."""
+
+    def __init__(self, pipeline: EgoMotionPipeline, question: Question, seed: int,
+                 renderer: SceneRenderer, pursuit: Pursuit | None) -> None:
+        self._pipeline, self._question, self._seed = pipeline, question, seed
+        self._renderer, self._pursuit = renderer, pursuit
+        window = pipeline.bundle.window
+        #: Frames that are executed while a plan is made: whole windows.
+        self.meanwhile = max(round(LATENCY * pipeline.bundle.fps) // window, 1) * window
+        self.motion = pipeline.generate(pipeline.reason(observe(pipeline, question),
+                                                        f'look-{seed}', seed))
+        if pursuit is not None:
+            pursuit.follows(PlanarPose(), ground_pose(self.motion, -1), at_rest=True)
+            pursuit.commit()
+
+    def look(self, frame: int) -> None:
+        """Look at a frame, which may be after the motion's last, and go on as that says."""
+        motion, over = self.motion, frame + 1 >= self.motion.frames
+        known, here = None, ground_pose(motion, min(frame, motion.frames - 1))
+        if not over:
+            lasting = join_motions(motion, _still(motion, self.meanwhile))
+            known = slice_frames(lasting, frame, frame + self.meanwhile)
+        plan = self._plan(min(frame, motion.frames - 1), known)
+        if self._pursuit is not None:
+            begins = None if over else ground_pose(plan, self.meanwhile - 1)
+            if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins):
+                return
+            self._pursuit.commit()
         if over:
-            motion = join_motions(motion, second)
+            before = join_motions(motion, _still(motion, frame - motion.frames + 1))
+            self.motion = join_motions(before, plan)
         else:
-            motion = join_motions(slice_frames(motion, 0, look + length),
-                                  slice_frames(second, length, second.frames))
-    return in_human_metres(motion)
+            self.motion = join_motions(
+                slice_frames(lasting, 0, frame + self.meanwhile),
+                slice_frames(plan, self.meanwhile, plan.frames))
+
+    def _plan(self, frame: int, known: HumanMotion | None) -> HumanMotion:
+        """What a look at a frame of the motion leads to."""
+        pipeline, question, motion = self._pipeline, self._question, self.motion
+        human = in_human_metres(motion)
+        camera = head_camera(question.camera, human, frame)
+        image = self._renderer.render(
+            seen_from(question.scene, ground_pose(human, frame), camera))
+        seen = replace(observe(pipeline, question), image=image,
+                       stamp=round(1e9 * frame / motion.fps), root=ground_pose(motion, frame),
+                       camera=replace(camera, height=camera.height * pipeline.scale))
+        name = f'look-{self._seed}-{frame}'
+        return pipeline.generate(pipeline.reason(seen, name, self._seed), known)
 
 
-def still(motion: HumanMotion, frames: int) -> HumanMotion:
+def _still(motion: HumanMotion, frames: int) -> HumanMotion:
     """The last frame of a motion, held for ``frames``."""
     last = slice_frames(motion, motion.frames - 1, motion.frames)
     return replace(last, **{name: np.repeat(getattr(last, name), frames, axis=0)
@@ -111,29 +138,6 @@ def turned_away(question: Question, renderer: SceneRenderer) -> Question:
     goal = (np.array([*approach(item), item.bearing]) if question.action == 'reach'
             else object_goal(question.action, table[question.target]))
     return replace(question, scene=scene, image=renderer.render(scene), objects=table, goal=goal)
-
-
-def _first_look(pipeline: EgoMotionPipeline, question: Question, seed: int) -> HumanMotion:
-    """Motion of the first plan, at the robot's scale."""
-    return pipeline.generate(pipeline.reason(observe(pipeline, question), f'look-{seed}', seed))
-
-
-def _meanwhile(pipeline: EgoMotionPipeline) -> int:
-    """Frames that are executed while a plan is made: whole windows."""
-    window = pipeline.bundle.window
-    return max(round(LATENCY * pipeline.bundle.fps) // window, 1) * window
-
-
-def _look(pipeline: EgoMotionPipeline, question: Question, motion: HumanMotion, look: int,
-          known: HumanMotion | None, seed: int, renderer: SceneRenderer) -> HumanMotion:
-    """What a look at frame ``look`` of a motion (at the robot's scale) leads to."""
-    human = in_human_metres(motion)
-    camera = head_camera(question.camera, human, look)
-    image = renderer.render(seen_from(question.scene, ground_pose(human, look), camera))
-    again = replace(observe(pipeline, question), image=image,
-                    stamp=round(1e9 * look / motion.fps), root=ground_pose(motion, look),
-                    camera=replace(camera, height=camera.height * pipeline.scale))
-    return pipeline.generate(pipeline.reason(again, f'look-{seed}-{look}', seed), known)
 
 
 def join_motions(head: HumanMotion, tail: HumanMotion) -> HumanMotion:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from egomotion_ros.nodes.lifecycle import ManagedNode
     from egomotion_ros.pipeline import EgoMotionPipeline
 
+#: What is said where nothing was found, and where a plan is not followed.
+NOWHERE = 'looked for it and did not find it'
+NOTHING_NEW = 'the newest look changes nothing'
 _STAGES = {
     'reason': Status.REASONING, 'generate': Status.GENERATING, 'retarget': Status.RETARGETING
 }
@@ -49,7 +52,8 @@ class Task:
     whole plan of it was sent; ``plan_id`` and base ``tokens`` of its newest plan, ``first_ms``
     from its image to its first points where they were sent ahead of the rest, 0 elsewhere;
     ``given`` (ns) when it was asked; ``looks`` left, None for no end of them; ``pursuit`` where
-    its plans have led so far, None before the first.
+    its plans have led so far, None before the first; ``followed`` plan and tokens of the newest
+    one that something was published of.
     """
 
     instruction: str
@@ -62,6 +66,7 @@ class Task:
     first_ms: float = 0.0
     looks: int | None = None
     pursuit: Pursuit | None = None
+    followed: tuple[str, tuple[int, ...]] = ('', ())
 
 
 class Handover(ABC):
@@ -163,29 +168,46 @@ class Handover(ABC):
     def _follows(
         self, request: PlanRequest, primitives: PrimitivePlan, human: HumanMotion, start: Start
     ) -> bool:
-        """Whether a motion goes where the instruction has led so far."""
+        """Whether a motion goes where the instruction has led so far (the planning thread)."""
         with self._lock:
             task = self._task
             if not self._is_wanted(request):
                 return True
             # What is only shown leads nowhere.
             if not self._parameters['goal_memory'] or self._is_held_back(task):
+                task.pursuit = None
                 return True
-            task.pursuit = task.pursuit or Pursuit(self._pipeline.scale)
+            pursuit = task.pursuit = task.pursuit or Pursuit(self._pipeline.scale)
+            here, begins = primitives.root, None
+            if start.prefix is not None:
+                # Where it is meant to be: the motion to come is laid on that, not on what a robot
+                # that lags behind measures.
+                here = ground_pose(start.prefix, 0)
+                begins = ground_pose(human, min(start.prefix.frames, human.frames) - 1)
             end = ground_pose(human, -1)
-            if task.pursuit.follows(primitives.root, end, not start.continues):
+            follows = pursuit.follows(here, end, not start.continues, begins)
+            if follows or not task.published:
                 return True
-            self._health.unfollowed += 1
-            if self._info is not None:
-                self.status.about(task.instruction, self._info.plan_id)
-            moving = self._player.is_moving(self._clock.now().nanoseconds)
-            self.status.show(
-                Status.EXECUTING if moving else Status.HOLDING,
-                text='the newest plan leads elsewhere than those before',
-            )
-            if task.goal is not None and not moving:
-                self._complete(task.pursuit.is_lost)
+            self._stay(task, start)
             return False
+
+    def _stay(self, task: Task, start: Start) -> None:
+        """Go on as before the newest plan, which is not followed."""
+        pursuit = task.pursuit
+        self._health.unfollowed += 1
+        task.plan_id, task.tokens = task.followed
+        self.status.about(task.instruction, task.plan_id)
+        if start.continues or self._player.is_moving(self._clock.now().nanoseconds):
+            # A look that came too early to count costs none.
+            task.looks = None if task.looks is None else task.looks + 1
+            self.status.show(Status.EXECUTING, text=NOTHING_NEW)
+        elif task.goal is not None and (pursuit.is_lost or pursuit.is_there):
+            self._complete()
+        elif pursuit.is_lost:
+            self.status.show(Status.HOLDING, ErrorCode.NOT_FOUND, NOWHERE)
+        else:
+            where = 'at rest where the instruction has led'
+            self.status.show(Status.HOLDING, text=where if pursuit.is_there else NOTHING_NEW)
 
     def _on_planned(self, planned: Planned) -> None:
         with self._lock:
@@ -212,6 +234,9 @@ class Handover(ABC):
                 playing = self._play(planned, begun is not None, now)
                 if playing is None:
                     return
+                if task.pursuit is not None:
+                    task.pursuit.commit()
+                task.followed = task.plan_id, task.tokens
                 info = self._info = self._describe(planned, playing.start)
                 message = self._outputs.play(playing, info)
             latency = 1e-6 * (self._node.steady_clock.now().nanoseconds - planned.view.arrived)
@@ -290,12 +315,18 @@ class Handover(ABC):
         wanted = task is not None and task.plan_id == request.plan_id
         return wanted and not request.cancelled.is_set()
 
-    def _complete(self, is_lost: bool = False) -> None:
-        """Let the task end: its motion is over, or was held back, or all around was looked."""
+    def _complete(self) -> None:
+        """Let the task end: its motion is over, or was held back, and no look is left."""
         task, self._task = self._task, None
-        if task.goal is not None and is_lost:
-            task.goal.finish(ErrorCode.NOT_FOUND, 'looked all around without finding anything')
-        elif task.goal is not None:
+        pursuit = task.pursuit
+        if task.goal is not None and task.goal.request.looks > 1 and pursuit is not None \
+                and pursuit.is_searching:
+            self._health.failed(ErrorCode.NOT_FOUND, NOWHERE)
+            self._complain(False, f'NOT_FOUND: {NOWHERE}')
+            self.status.show(Status.HOLDING, ErrorCode.NOT_FOUND, NOWHERE)
+            task.goal.finish(ErrorCode.NOT_FOUND, NOWHERE)
+            return
+        if task.goal is not None:
             task.goal.finish()
         if not self._player.is_moving(self._clock.now().nanoseconds):
             self.status.about('', '')

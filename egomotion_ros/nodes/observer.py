@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from egomotion_ros.nodes.egomotion_node import EgoMotionNode
     from egomotion_ros.pipeline import EgoMotionPipeline
 
-#: Longest wait (s) for simulated time to reach the stamp of what was sensed at that time.
-LATE_CLOCK = 2.0
+#: Longest wait (s) for simulated time to reach the stamps of what was sensed at that time, and
+#: the shortest that is told of.
+LATE_CLOCK, TOLD_WAIT = 2.0, 0.1
 #: Positions (J,), velocities (J,) and stamp of the joints.
 Joints = tuple[np.ndarray, np.ndarray, int]
 #: Position (3,), quaternion (4,) and twist (6,) of the base link.
@@ -73,7 +74,8 @@ class Observer:
     ) -> None:
         self._parameters = parameters
         self._camera, self._robot = pipeline.camera, pipeline.robot
-        self._clock = node.get_clock()
+        self._clock, self._log = node.get_clock(), node.get_logger()
+        self._patience_ends = 0.0
         self._names = joint_map(parameters['joint_map'])
 
         def channel(kind: type, topic: str, name: str, keep: int = 1) -> Channel:
@@ -143,6 +145,7 @@ class Observer:
         Raises NodeError with the code of what is missing, stale or bad.
         """
         sample = self.image.wait(self._parameters['image.timeout'])
+        self._patience_ends = time.monotonic() + LATE_CLOCK
         if sample is None:
             raise NodeError(
                 ErrorCode.NO_IMAGE,
@@ -326,7 +329,7 @@ class Observer:
 
     def _await(self, sample: Sample) -> None:
         """
-        Wait until simulated time has reached the stamp of ``sample``, at most LATE_CLOCK seconds.
+        Wait until simulated time has reached the stamp of ``sample``, LATE_CLOCK seconds a look.
 
         Simulated time is a topic of its own: on a busy machine it comes later than the picture
         that was taken at that time, which then seems to lie in the future.
@@ -334,9 +337,14 @@ class Observer:
         if not self._clock.ros_time_is_active:
             return
         reached = sample.stamp - round(1e9 * self._parameters['future_tolerance'])
-        deadline = time.monotonic() + LATE_CLOCK
-        while self._clock.now().nanoseconds < reached and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while (self._clock.now().nanoseconds < reached
+               and time.monotonic() < self._patience_ends):
             time.sleep(0.005)
+        waited = time.monotonic() - begun
+        if waited > TOLD_WAIT:
+            self._log.warning(f'/clock was {waited:.2f} s behind the stamps of the inputs',
+                              throttle_duration_sec=5.0)
 
     def check_fresh(
         self, channel: Channel, sample: Sample, what: str, most: float, code: ErrorCode

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from egomotion_ros.nodes.conversions import (
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.nodes.inputs import Channel, Inputs, Sample
 from egomotion_ros.nodes.instructions import check_instruction
-from egomotion_ros.nodes.observer import Observer, View, content
+from egomotion_ros.nodes.observer import LATE_CLOCK, Observer, View, content
 from egomotion_ros.nodes.parameters import Parameters
 from egomotion_ros.nodes.player import Measured
 from egomotion_ros.nodes.qos import profile
@@ -152,6 +153,7 @@ class Receiver(Observer):
         the robot was elsewhere.
         """
         p = self._parameters
+        self._patience_ends = time.monotonic() + LATE_CLOCK
         for channel, name in ((self.joint_states, 'joint_states'), (self.odom, 'odom')):
             # Where nothing moved, this was subscribed a moment ago, and no image is waited for.
             if p[f'{name}.required']:

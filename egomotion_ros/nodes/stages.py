@@ -45,6 +45,8 @@ class GenerateController(Controller):
         #: Instructions given until then (ns), and the one that was stopped last, move nothing.
         self._ended = self._stopped = 0
         self._next: PrimitivePlan | None = None
+        #: The newest task, also once its motion is over: the same instruction goes on with it.
+        self._newest: Task | None = None
 
     def start(self) -> None:
         """Publish that nothing is going on; what was asked for before does not count."""
@@ -95,7 +97,12 @@ class GenerateController(Controller):
             if task is None or task.given != given:
                 # Whoever still sends plans of an older one is too late.
                 self._ended = given - 1
-                self._begin(Task(plan.instruction, given=given))
+                before = self._newest
+                self._newest = Task(plan.instruction, given=given)
+                if before is not None and before.given == given:
+                    self._newest.pursuit, self._newest.followed = before.pursuit, before.followed
+                    self._newest.published = before.published
+                self._begin(self._newest)
             elif self._worker.current is None:
                 self._request(task)
 
@@ -149,5 +156,6 @@ class GenerateController(Controller):
 
     def _end(self) -> None:
         self._ended, self._next = self._clock.now().nanoseconds, None
+        self._newest = None
         if self._task is not None:
             self._stopped = self._task.given

@@ -230,7 +230,7 @@ def test_a_goal_that_finds_nothing_all_around_says_so(pipeline):
         assert harness.heard.messages[-1].code == ErrorCode.NOT_FOUND
 
 
-@pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2), (60.0, 2)])
+@pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2)])
 def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline, period, looks):
     with Harness(pipeline, replan_period=period) as harness:
         assert harness.run('walk forward', looks=looks)[1].error_code == ErrorCode.NONE

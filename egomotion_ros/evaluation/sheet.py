@@ -51,8 +51,9 @@ def _draw_path(axes: object, question: Question, motion: HumanMotion) -> None:
     end, yaw = motion.root_position[-1], float(heading(motion.rotations[-1, 0]))
     axes.arrow(-end[1], end[0], -0.35 * np.sin(yaw), 0.35 * np.cos(yaw), head_width=0.12,
                color='black')
-    axes.set_xlim(-3, 3)
-    axes.set_ylim(-0.5, 5)
+    # What is ahead of the start, and the goal where it is elsewhere.
+    axes.set_xlim(min(-3, -goal[1] - 1), max(3, -goal[1] + 1))
+    axes.set_ylim(min(-0.5, goal[0] - 1), max(5, goal[0] + 1))
     axes.set_aspect('equal')
 
 

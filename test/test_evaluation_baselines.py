@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from fixtures_bundle import standing, tiny_models
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 from egomotion_ros.body.edits import ground_pose
+from egomotion_ros.body.features import motion_to_features
+from egomotion_ros.commands.evaluate import _baselines
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.motion_bank import MotionBank
@@ -134,6 +138,47 @@ def test_without_its_checkpoint_the_baseline_is_said_to_be_missing(checkpoints, 
     assert len(missing) == 1 and 'train baseline' in missing[0].note
     with pytest.raises(ValueError, match='no method'):
         comparison_rows({FULL: figures, NO_REASONER: None}, 'turn_to')
+
+
+def test_one_command_trains_the_baseline_that_is_missing(checkpoints, episodes, tmp_path):
+    for name in ('reasoner', 'autoencoder', 'tokenizer'):
+        (tmp_path / name).symlink_to(checkpoints / name)
+    bundle = SimpleNamespace(bundle=SimpleNamespace(steps=2, guidance=1.0))
+    asked = {'checkpoints': tmp_path, 'baselines': episodes}
+    found = _baselines(Namespace(**asked, baseline_config=None), bundle)
+    assert dict(found.answerers('walk_to'))[NO_REASONER] is None
+    config = Namespace(**asked, baseline_config=checkpoints / 'generator.yaml')
+    assert dict(_baselines(config, bundle).answerers('walk_to'))[NO_REASONER] is not None
+    # The next comparison takes it as it is.
+    weights = tmp_path / FOLDER / 'model.safetensors'
+    written = weights.stat().st_mtime_ns
+    _baselines(config, bundle)
+    assert weights.stat().st_mtime_ns == written
+
+
+def test_the_constant_reach_is_the_one_whose_hands_are_where_most_are_asked_for():
+    nan = [np.nan] * 3
+    hands = np.array([[[1.0, 0, 1], nan], [[0.5, 0, 1], nan], [[0.55, 0, 1], nan],
+                      [nan, [1, 0, 1]],
+                      [[0.45, 0.05, 1], [0.45, -0.05, 1]], [[0.6, 0, 1], nan]])
+    features = np.repeat(motion_to_features(standing(150))[None], len(hands), 0)
+    features[..., 1] = 0.1 * np.arange(len(hands))[:, None]  # every one walks another way
+    bank = SimpleNamespace(hands=hands, features=features,
+                           under_way=lambda: np.array([False] * 5 + [True]))
+    held = SimpleNamespace(folder='x', bank=bank, motion=np.arange(len(hands)),
+                           action=np.full(len(hands), ACTIONS.index('reach')),
+                           goal=np.zeros((len(hands), 3)))
+
+    def way(side: str) -> float:
+        return constant_motion(held, 'reach', side).root_position[-1, 0] / (149 / 30)
+
+    assert way('left') == pytest.approx(0.1, abs=1e-6)  # or 0.2, which reaches as many
+    assert way('right') == pytest.approx(0.3, abs=1e-6)
+    assert way('both') == pytest.approx(0.4, abs=1e-6)
+    held.action = held.action[:0]
+    held.motion = held.motion[:0]
+    with pytest.raises(ValueError, match='asks to reach from rest, left'):
+        constant_motion(held, 'reach', 'left')
 
 
 def test_retrieval_finds_the_episode_itself(baselines, episodes, question):

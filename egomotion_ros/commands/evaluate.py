@@ -41,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--baselines', type=Path, metavar='EPISODES',
                         help='with --checkpoints: compare with simpler methods that learned from '
                              'these training episodes')
+    parser.add_argument('--baseline-config', type=Path, metavar='YAML',
+                        help="with --baselines: the generator's configuration; the one without a "
+                             'reasoner is trained first where its checkpoint is missing')
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
     parser.add_argument('--checkpoints', type=Path,
@@ -156,9 +159,14 @@ def _camera_path(args: argparse.Namespace, details: dict[str, Any]) -> list[Row]
 def _baselines(args: argparse.Namespace, pipeline: EgoMotionPipeline) -> Baselines:
     """Open the baselines, with the flow's steps and guidance of the bundle."""
     try:
-        from egomotion_ros.evaluation.baselines import Baselines
+        from egomotion_ros.evaluation.baselines import FOLDER, Baselines
+        from egomotion_ros.training.baseline_generator import train_baseline_generator
     except ImportError as error:
         raise ValueError(f'--baselines needs the training packages: {error}') from error
+    runs = args.checkpoints
+    if args.baseline_config is not None and not (runs / FOLDER / 'model.safetensors').exists():
+        train_baseline_generator(args.baseline_config, args.baselines, runs / 'autoencoder',
+                                 runs / 'reasoner', runs / FOLDER)
     return Baselines(args.checkpoints, args.baselines, pipeline.bundle.steps,
                      pipeline.bundle.guidance)
 
@@ -170,6 +178,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError('--action reach needs --kind furnished')
     if (args.checkpoints is None) != (args.library is None and args.baselines is None):
         raise ValueError('--checkpoints goes together with --library or --baselines')
+    if args.baseline_config is not None and args.baselines is None:
+        raise ValueError('--baseline-config needs --baselines')
     if args.baselines is not None and args.action not in COMPARED:
         raise ValueError(f'--baselines compares {" and ".join(COMPARED)}, not {args.action}')
     for name in ('scenes', 'retargeted', 'candidates'):

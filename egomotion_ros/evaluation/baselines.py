@@ -21,9 +21,11 @@ import numpy as np
 import torch
 
 from egomotion_ros.body.features import features_to_motion
+from egomotion_ros.body.hands import HANDS
 from egomotion_ros.data.episodes import EpisodeSet
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.evaluation.goals import reached_by
+from egomotion_ros.evaluation.reach import TOUCH
 from egomotion_ros.evaluation.scenes import Answerer, Question
 from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.text import TextEncoder
@@ -72,8 +74,11 @@ class Baselines:
         yield TOKENS, self._decode_primitives
         yield NO_REASONER, None if self._generator is None else self._generate
         yield RETRIEVAL, self._retrieve
-        constant = constant_motion(self._train.episodes, action)
-        yield CONSTANT, lambda question, seed: constant
+        episodes = self._train.episodes
+        # For reaching one for each way to name the hands, as many as chance has.
+        constant = {side: constant_motion(episodes, action, side)
+                    for side in (HANDS if action == 'reach' else ('',))}
+        yield CONSTANT, lambda question, seed: constant[question.side]
 
     def _prompt(self, question: Question) -> tuple[torch.Tensor, ...]:
         ids, mask = self._text.encode(question.instruction)
@@ -164,15 +169,32 @@ def _standard(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / max(float(values.std()), 1e-9)
 
 
-def constant_motion(episodes: EpisodeSet, action: str) -> HumanMotion:
-    """Return the motion of the bank that reaches most goals of an action in the episodes."""
+def constant_motion(episodes: EpisodeSet, action: str, side: str = '') -> HumanMotion:
+    """
+    Return the motion of the bank that reaches most goals of an action in the episodes.
+
+    To ``reach`` with the hands ``side`` is to bring them all within TOUCH of where the episode's
+    own motion has them.
+    """
     bank = episodes.bank
     asked = np.flatnonzero((episodes.action == ACTIONS.index(action)) & (episodes.motion >= 0))
     asked = asked[~bank.under_way()[episodes.motion[asked]]]
+    if action == 'reach':
+        wanted = np.isin(np.arange(2), HANDS[side])
+        reaching = np.isfinite(bank.hands[episodes.motion[asked]]).all(-1)
+        asked = asked[(reaching == wanted).all(-1)]
     if not len(asked):
-        raise ValueError(f'{episodes.folder}: no episode asks to {action} from rest')
+        raise ValueError(f'{episodes.folder}: no episode asks to {action} from rest'
+                         f'{f", {side}" if side else ""}')
     rng = np.random.default_rng(0)
     asked = rng.permutation(asked)[:_CANDIDATES]
     goals, motions = np.asarray(episodes.goal[asked], float), np.unique(episodes.motion[asked])
-    hits = [reached_by(np.asarray(bank.goal[m], float), goals, action).mean() for m in motions]
+    if action == 'reach':
+        places = np.asarray(bank.hands[episodes.motion[asked]], float)[:, wanted]
+        away = [np.linalg.norm(places - np.asarray(bank.hands[m], float)[wanted], axis=-1)
+                for m in motions]
+        hits = [(gaps.max(axis=-1) <= TOUCH).mean() for gaps in away]
+    else:
+        hits = [reached_by(np.asarray(bank.goal[m], float), goals, action).mean()
+                for m in motions]
     return as_motion(np.asarray(bank.features[motions[int(np.argmax(hits))]]))

@@ -17,7 +17,7 @@ from egomotion_ros.retarget.quality import human_feet
 from egomotion_ros.types import HumanMotion
 
 #: Actions all methods can be asked for.
-COMPARED = ('walk_to', 'turn_to')
+COMPARED = ('walk_to', 'turn_to', 'reach')
 #: Name of the method that is compared with the others.
 FULL = 'full method'
 

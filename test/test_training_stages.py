@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 import copy
+import os
 from pathlib import Path
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 from families_support import FAMILIES
@@ -116,6 +119,53 @@ def test_kept_states_are_those_of_this_reasoner_and_these_episodes(episodes, che
     with torch.no_grad():
         reasoner.norm.weight.mul_(0.5)
     np.testing.assert_allclose(collect(rows + 1)[0], moved, rtol=0.05, atol=0.05)
+
+
+SHARING = """
+import sys
+from pathlib import Path
+import numpy as np
+from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.models.checkpoints import load_model
+from egomotion_ros.training.generator import collect_states
+from egomotion_ros.training.loop import processes
+from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank
+from egomotion_ros.text import TextEncoder
+checkpoints, episodes, out = map(Path, sys.argv[1:])
+held = EpisodeSet.open(episodes)
+text = TextEncoder.open(out.parent / 'text.json', 64)
+tokenizer = load_model(checkpoints / 'tokenizer')
+reasoner = load_model(checkpoints / 'reasoner').requires_grad_(False)
+source = ReasonerBatches(held, text, encode_bank(tokenizer, held.bank.features), 8)
+rows = np.arange(7)
+for again in range(2):
+    states, masks = collect_states(reasoner, source, rows, out, rows % 2 == 0, [], batch=2)
+np.savez(out.parent / f'seen-{processes().process_index}.npz', states=states, masks=masks)
+"""
+
+
+def test_processes_share_the_states_of_stage_2(episodes, checkpoints, tmp_path):
+    train_text(300, 64).save(tmp_path / 'text.json')
+    (tmp_path / 'share.py').write_text(SHARING)
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+         str(tmp_path / 'share.py'), str(checkpoints), str(episodes), str(tmp_path / 'shared')],
+        capture_output=True, text=True, timeout=280,
+        env=os.environ | {'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr[-3000:]
+    held, rows = EpisodeSet.open(episodes), np.arange(7)
+    tokenizer = load_model(checkpoints / 'tokenizer')
+    source = ReasonerBatches(held, train_text(300, 64), encode_bank(tokenizer,
+                                                                   held.bank.features), 8)
+    reasoner = load_model(checkpoints / 'reasoner').requires_grad_(False)
+    states, masks = collect_states(reasoner, source, rows, tmp_path / 'alone', rows % 2 == 0, [],
+                                   batch=2)
+    assert masks.any() and np.abs(states).max() > 0.1
+    for rank in (0, 1):
+        with np.load(tmp_path / f'seen-{rank}.npz') as shared:
+            np.testing.assert_array_equal(shared['masks'], masks)
+            np.testing.assert_allclose(shared['states'], states, atol=2e-3)
 
 
 def test_motions_under_way_teach_stage_1_places_and_no_codes(episodes, tmp_path):

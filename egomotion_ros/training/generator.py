@@ -113,24 +113,34 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
     ``decoded`` (E,) is True where the reasoner runs on its own codes instead of the true ones.
     ``files`` are those reasoner and codes come from: states kept with the same contents of them,
     for the same episodes, are used again.  ``batch`` episodes are run together (None: as suits the
-    device); ``layer`` as in :class:`Shown`.
+    device); ``layer`` as in :class:`Shown`.  To be called by all processes of a run: they share
+    the work, and ``out``.
     """
     if batch is None:
         batch = 96 if next(reasoner.parameters()).device.type == 'cpu' else 256
     states_path, mask_path = out / 'states.npy', out / 'states_mask.npy'
     record, origin = out / 'states.json', _origin(source, rows, decoded, files, layer)
-    if states_path.exists() and mask_path.exists() and _kept(record) == origin:
+    run = processes()
+    is_kept = states_path.exists() and mask_path.exists() and _kept(record) == origin
+    run.wait_for_everyone()  # all have looked before anything changes
+    if is_kept:
         return (np.load(states_path, mmap_mode='r', allow_pickle=False),
                 np.load(mask_path, allow_pickle=False))
     shape = (len(rows), reasoner.prompt_rows + reasoner.config.windows, reasoner.width)
-    out.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    states = np.lib.format.open_memmap(out / 'states.part.npy', 'w+', np.float16, shape)
-    masks = np.zeros(shape[:2], bool)
+    unfinished = out / 'states.part.npy', out / 'states_mask.part.npy'
+    if run.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        for path, kind, size in zip(unfinished, (np.float16, bool), (shape, shape[:2]),
+                                    strict=True):
+            np.lib.format.open_memmap(path, 'w+', kind, size).flush()
+    run.wait_for_everyone()
+    states, masks = (np.lib.format.open_memmap(path, 'r+') for path in unfinished)
     # Of one kind each: a batch is decoded or it is not.
     parts = [kind[start:start + batch] for kind in (np.flatnonzero(~decoded),
                                                     np.flatnonzero(decoded))
              for start in range(0, len(kind), batch)]
+    parts = parts[run.process_index::run.num_processes]
     batches = ahead(lambda part: source.batch(source.episodes.scene[rows[part]], rows[part]),
                     parts)
     for part, drawn in zip(tqdm(parts, desc='states', mininterval=5), batches, strict=True):
@@ -138,11 +148,16 @@ def collect_states(reasoner: Reasoner, source: ReasonerBatches, rows: np.ndarray
         states[part] = answer.half().cpu().numpy()
         masks[part] = mask.cpu().numpy()
     states.flush()
-    (out / 'states.part.npy').rename(states_path)
-    np.save(mask_path, masks)
-    # Last, so that it never stands beside other states.
-    save_json({'sha256': origin}, record)
-    return np.load(states_path, mmap_mode='r', allow_pickle=False), masks
+    masks.flush()
+    run.wait_for_everyone()
+    if run.is_main_process:
+        for path, target in zip(unfinished, (states_path, mask_path), strict=True):
+            path.rename(target)
+        # Last, so that it never stands beside other states.
+        save_json({'sha256': origin}, record)
+    run.wait_for_everyone()
+    return (np.load(states_path, mmap_mode='r', allow_pickle=False),
+            np.load(mask_path, allow_pickle=False))
 
 
 def _origin(source: ReasonerBatches, rows: np.ndarray, decoded: np.ndarray,
@@ -379,9 +394,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
         decoded = np.random.default_rng(0).random(len(rows)) < share
         decoded |= episodes.bank.under_way()[episodes.motion[rows]]
-        with processes().main_process_first():
-            states, mask = collect_states(reasoner, source, rows, store, decoded, files,
-                                          layer=shown.layer)
+        states, mask = collect_states(reasoner, source, rows, store, decoded, files,
+                                      layer=shown.layer)
         return episodes, rows, states, shown.hide(mask, reasoner.prompt_rows), decoded
 
     store = store or out

@@ -30,6 +30,9 @@ THERE, THERE_TURN, AT_REST_TURN = 0.1, math.radians(10.0), math.radians(25.0)
 #: A body that is there, and did not have to go as far as SAME_PLACE, takes a step of more than
 #: STEP (m, in human metres) to where a closer look leads, at most STEPS of them: hands need it.
 STEP, STEPS = 0.15, 2
+#: What it turned to is in the middle of its picture, unlike what it walked to: where a look from
+#: there searches it was something else.  So often a search is followed then.
+DOUBTS = 2
 #: Two looks whose places are farther apart (m, in human metres) are two witnesses.
 ELSEWHERE = 0.3
 #: A body that searched through so much (rad) without finding anything has looked all around.
@@ -100,6 +103,7 @@ class Pursuit:
         self._asked: tuple[Leads, bool] | None = None
         self._searched = 0.0
         self._steps = 0
+        self._doubted = 0
         #: True once the newest plan would search on where all around was searched.
         self.is_lost = False
         #: True where the newest plan was made where the one before has led.
@@ -132,6 +136,8 @@ class Pursuit:
         new, corrects = self._asked
         if self.is_searching and not corrects:
             self._searched += self._led.turn
+        elif self._led is not None and new.is_search:
+            self._doubted += 1
         self._steps = self._steps + self.is_there if corrects else 0
         self._led, self._asked = new, None
         if not corrects:
@@ -153,6 +159,9 @@ class Pursuit:
         if new.agrees(self._first) and (not self.is_there or self._improves(new)):
             self._doubt = None
             return True
+        if (new.is_search and self.is_there and self._first.way < IN_PLACE
+                and self._doubted < DOUBTS):
+            return False
         if new.is_turn:
             self._doubt = None
             return None

@@ -31,7 +31,8 @@ THERE, THERE_TURN, AT_REST_TURN = 0.1, math.radians(10.0), math.radians(25.0)
 #: STEP (m, in human metres) to where a closer look leads, at most STEPS of them: hands need it.
 STEP, STEPS = 0.15, 2
 #: What it turned to is in the middle of its picture, unlike what it walked to: where a look from
-#: there searches it was something else.  So often a search is followed then.
+#: there searches it may have been something else.  So often a search is followed then, by a body
+#: that had to search before; of what was in view from the start that is seldom true.
 DOUBTS = 2
 #: Two looks whose places are farther apart (m, in human metres) are two witnesses.
 ELSEWHERE = 0.3
@@ -104,6 +105,7 @@ class Pursuit:
         self._searched = 0.0
         self._steps = 0
         self._doubted = 0
+        self._has_searched = False
         #: True once the newest plan would search on where all around was searched.
         self.is_lost = False
         #: True where the newest plan was made where the one before has led.
@@ -138,6 +140,7 @@ class Pursuit:
             self._searched += self._led.turn
         elif self._led is not None and new.is_search:
             self._doubted += 1
+        self._has_searched |= new.is_search
         self._steps = self._steps + self.is_there if corrects else 0
         self._led, self._asked = new, None
         if not corrects:
@@ -160,7 +163,7 @@ class Pursuit:
             self._doubt = None
             return True
         if (new.is_search and self.is_there and self._first.way < IN_PLACE
-                and self._doubted < DOUBTS):
+                and self._has_searched and self._doubted < DOUBTS):
             return False
         if new.is_turn:
             self._doubt = None

@@ -122,13 +122,16 @@ def test_a_turn_to_something_is_a_place_of_its_own_unless_it_is_not_there():
     pursuit = Follower()
     assert pursuit.follows(START, pose(0.0, 0.0, -70), at_rest=True) and not pursuit.is_searching
     assert not pursuit.follows(pose(0.0, 0.0, -30), pose(0.0, 0.0, -80), at_rest=False)
-    assert not pursuit.follows(pose(0.0, 0.0, -70), pose(0.0, 0.0, -130), at_rest=True)
-    # From where it has turned to it would be seen; this happens twice and no more.
-    for heading in (-70, 50):
+    assert not pursuit.follows(pose(0.0, 0.0, -70), pose(0.0, 0.0, 20), at_rest=True)
+    # A body that had to search would see from there what it has turned to: twice and no more.
+    pursuit = Follower()
+    assert pursuit.follows(START, pose(0.0, 0.0, 90), at_rest=True)
+    assert pursuit.follows(pose(0.0, 0.0, 90), pose(0.0, 0.0, 120), at_rest=True)
+    for heading in (120, 240):
         assert pursuit.follows(pose(0, 0, heading), pose(0, 0, heading + 90), at_rest=True)
         assert pursuit.is_searching
         assert pursuit.follows(pose(0, 0, heading + 90), pose(0, 0, heading + 120), at_rest=True)
-    assert not pursuit.follows(pose(0, 0, 170), pose(0, 0, 260), at_rest=True)
+    assert not pursuit.follows(pose(0, 0, 360), pose(0, 0, 450), at_rest=True)
 
 
 def test_it_looks_all_around_once_and_goes_to_what_it_sees_then():

@@ -15,14 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
-from egomotion_ros.aim import SWEEP
+from egomotion_ros.aim import IN_PLACE, SWEEP
 from egomotion_ros.types import PlanarPose
 
 #: Ends that are nearer (m, in human metres) and turned by less (rad) are one place.
 SAME_PLACE, SAME_HEADING = 0.7, math.radians(45.0)
-#: A plan that ends nearer than this (m, in human metres) to where it begins stays in place,
-IN_PLACE = 0.4
-#: turns if it turns by more than this (rad), and searches if it turns left by SWEEP, about.
+#: A plan that ends IN_PLACE, in human metres, turns if it turns by more than this (rad), and
+#: searches if it turns left by SWEEP, about: plans turn less exactly than the samples of one.
 TURNS, ABOUT = math.radians(15.0), math.radians(45.0)
 #: A moving body this near (m, in human metres) to where it is led, and turned by so little (rad),
 #: is there; one at rest is from IN_PLACE on, and this angle.

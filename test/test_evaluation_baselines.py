@@ -38,6 +38,7 @@ from egomotion_ros.models.checkpoints import load_model, save_model
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
 from egomotion_ros.training.baseline_generator import image_rows, train_baseline_generator
+from egomotion_ros.training.loop import saved_step
 from egomotion_ros.types import CameraPose
 
 CONFIG = """
@@ -149,11 +150,15 @@ def test_one_command_trains_the_baseline_that_is_missing(checkpoints, episodes, 
     assert dict(found.answerers('walk_to'))[NO_REASONER] is None
     config = Namespace(**asked, baseline_config=checkpoints / 'generator.yaml')
     assert dict(_baselines(config, bundle).answerers('walk_to'))[NO_REASONER] is not None
-    # The next comparison takes it as it is.
+    # The next comparison takes it as it is; what was interrupted goes on.
     weights = tmp_path / FOLDER / 'model.safetensors'
     written = weights.stat().st_mtime_ns
     _baselines(config, bundle)
     assert weights.stat().st_mtime_ns == written
+    longer = tmp_path / 'longer.yaml'
+    longer.write_text(CONFIG.replace('steps: 2', 'steps: 4'))
+    _baselines(Namespace(**asked, baseline_config=longer), bundle)
+    assert saved_step(tmp_path / FOLDER) == 4
 
 
 def test_the_constant_reach_is_the_one_whose_hands_are_where_most_are_asked_for():

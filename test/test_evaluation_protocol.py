@@ -19,16 +19,30 @@ from egomotion_ros.data.instructions import SHAPE_WORDS, templates
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
+from egomotion_ros.data.scenes_view import AWAY
 from egomotion_ros.data.synthesis_reach import synthesise_reach
 from egomotion_ros.evaluation.chance import constant_hands, touches
-from egomotion_ros.evaluation.closed_loop import LATENCY, answer_twice, join_motions
+from egomotion_ros.evaluation.closed_loop import (
+    LATENCY,
+    answer_twice,
+    join_motions,
+    keep_looking,
+    turned_away,
+)
 from egomotion_ros.evaluation.goals import share
-from egomotion_ros.evaluation.protocol import evaluate_free, free_rows, protocol_rows
+from egomotion_ros.evaluation.protocol import (
+    evaluate_free,
+    free_rows,
+    protocol_rows,
+)
 from egomotion_ros.evaluation.questions import FREE, asked_for_nothing, free_questions
 from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching
 from egomotion_ros.evaluation.scenes import held_out_questions, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.pursuit import Pursuit
 from egomotion_ros.types import CameraPose, PlanarPose
+
+VISIBLE = OBJECT_COLUMNS.index('visible')
 
 
 @pytest.fixture(scope='module')
@@ -108,6 +122,39 @@ def test_the_second_look_goes_on_from_what_is_executed(pipeline):
     assert 10 < look < 130
     # The seam is a step like the others, not a jump.
     assert steps[look + windows - 1] < 0.03 + steps[look:look + windows - 1].max()
+
+
+def test_a_body_that_was_turned_away_does_not_see_what_it_is_asked_for():
+    with SceneRenderer() as renderer:
+        for action in ('walk_to', 'turn_to', 'reach'):
+            for question in held_out_questions(4, action, kind='furnished'):
+                away = turned_away(question, renderer)
+                before, after = (q.scene.objects[q.target] for q in (question, away))
+                off = np.arctan2(*(f(after.bearing - away.camera.yaw) for f in (np.sin, np.cos)))
+                assert AWAY - 1e-9 <= abs(off) and not away.objects[away.target, VISIBLE]
+                assert after.distance == pytest.approx(before.distance)
+                assert np.abs(away.image.astype(int) - question.image).mean() > 1.0
+                # The goal is turned with the scene about the body.
+                assert np.hypot(*away.goal[:2]) == pytest.approx(np.hypot(*question.goal[:2]))
+                assert np.cos(away.goal[2] - after.bearing) == pytest.approx(1.0)
+                assert away.instruction == question.instruction
+
+
+class Refuses(Pursuit):
+    def follows(self, *plan, **more) -> bool:
+        return False
+
+
+def test_looks_go_on_from_the_motion_unless_their_plans_are_not_followed(pipeline):
+    question = held_out_questions(1)[0]
+    with SceneRenderer() as renderer:
+        followed = keep_looking(pipeline, question, 0, renderer, 3)
+        refused = keep_looking(pipeline, question, 0, renderer, 3, pursuit=Refuses())
+        late = keep_looking(pipeline, question, 0, renderer, 2, period=8.0)
+    # Plans of five seconds, seen after 0, 2 and 4 seconds; nothing changes; from rest after 8.
+    assert (followed.frames, refused.frames, late.frames) == (270, 150, 240 + 1 + 150)
+    np.testing.assert_allclose(followed.root_position[:60], refused.root_position[:60], atol=1e-9)
+    assert not np.diff(late.root_position[150:241], axis=0).any()
 
 
 def test_motions_of_different_rate_are_not_joined():

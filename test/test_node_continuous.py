@@ -168,17 +168,27 @@ def test_human_motion_markers_and_primitives_tell_the_same_plan(pipeline):
         assert len(primitives.states) == 2 * int(np.prod(primitives.states_shape))
 
 
+def slow_second_goal(harness):
+    """
+    Let a goal wait, in the middle of another's motion, until its plan would be over.
+
+    The machine is slow: the motion that the plan continues ends, and so would the plan.  Gives the
+    goal, whose retargeting is still shut, and when it was sent (ns).
+    """
+    first = harness.send('walk forward')
+    harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
+    harness.pipeline.shut('retarget')
+    second = harness.send('turn left')
+    assert harness.pipeline.reached['retarget'].wait(10.0)
+    assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
+    started = harness.now()
+    harness.wait(lambda: harness.now() > started + 6_000_000_000, 120.0)
+    return second, started
+
+
 def test_a_plan_that_takes_longer_than_it_lasts_is_made_again_from_a_newer_image(pipeline):
     with Harness(pipeline, sim_time=True, replan_period=0.0, planning_timeout=120.0) as harness:
-        first = harness.send('walk forward')
-        harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
-        harness.pipeline.shut('retarget')
-        second = harness.send('turn left')
-        assert harness.pipeline.reached['retarget'].wait(10.0)
-        assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
-        # The machine is slow: the motion that the plan continues ends, and so would the plan.
-        started = harness.now()
-        harness.wait(lambda: harness.now() > started + 6_000_000_000, 120.0)
+        second, started = slow_second_goal(harness)
         seen = len(harness.pipeline.observations)
         harness.pipeline.open_all()
         result = harness.result(second)[1]
@@ -240,15 +250,8 @@ def test_a_goal_looks_at_most_as_often_as_it_is_told(pipeline, period, looks):
 def test_a_plan_that_came_too_late_leads_nowhere(pipeline):
     with Harness(pipeline, sim_time=True, replan_period=0.0, planning_timeout=120.0,
                  goal_memory=True) as harness:
-        first = harness.send('walk forward')
-        harness.wait(lambda: harness.followed > 3, what='joint states of the motion')
         leading = Leading(harness, 2.0, 0.0, 0.0)
-        harness.pipeline.shut('retarget')
-        second = harness.send('walk to the red ball')
-        assert harness.pipeline.reached['retarget'].wait(10.0)
-        assert harness.result(first)[1].error_code == ErrorCode.PREEMPTED
-        started = harness.now()
-        harness.wait(lambda: harness.now() > started + 6_000_000_000, 120.0)
+        second, _ = slow_second_goal(harness)
         leading.to = (-1.0, 0.0, 0.0)  # elsewhere than the plan that nothing came of
         harness.pipeline.open_all()
         result = harness.result(second)[1]

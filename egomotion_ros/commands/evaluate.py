@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              'these training episodes')
     parser.add_argument('--baseline-config', type=Path, metavar='YAML',
                         help="with --baselines: the generator's configuration; the one without a "
-                             'reasoner is trained first where its checkpoint is missing')
+                             'reasoner is trained to its end first')
     parser.add_argument('--retargeted', type=int, default=40,
                         help='of the generated motions, how many the robot figures are made of')
     parser.add_argument('--checkpoints', type=Path,
@@ -164,7 +164,8 @@ def _baselines(args: argparse.Namespace, pipeline: EgoMotionPipeline) -> Baselin
     except ImportError as error:
         raise ValueError(f'--baselines needs the training packages: {error}') from error
     runs = args.checkpoints
-    if args.baseline_config is not None and not (runs / FOLDER / 'model.safetensors').exists():
+    if args.baseline_config is not None:
+        # A run that is finished ends at once, one that was interrupted goes on.
         train_baseline_generator(args.baseline_config, args.baselines, runs / 'autoencoder',
                                  runs / 'reasoner', runs / FOLDER)
     return Baselines(args.checkpoints, args.baselines, pipeline.bundle.steps,

@@ -23,7 +23,7 @@ from egomotion_ros.data.looks import Look
 from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import OBJECT_COLUMNS, Scene, draw_kinds
 from egomotion_ros.data.scenes_furnished import approach
-from egomotion_ros.data.scenes_view import clear_of_boxes
+from egomotion_ros.data.scenes_view import AWAY, clear_of_boxes
 from egomotion_ros.data.synthesis_reach import standing_place
 
 _NO_HANDS = np.full((2, 3), np.nan)
@@ -113,7 +113,7 @@ def _furnished(scene: Scene, table: np.ndarray, bank: MotionBank | None) -> list
         seen, clear = table[i, columns['visible']], table[i, columns['clear']]
         kind = item.colour, item.shape
         if not seen:
-            if abs(item.bearing - scene.camera.yaw) > np.radians(60):
+            if abs(item.bearing - scene.camera.yaw) > AWAY:
                 result.append(_search(i, kind, rng, scene, bank))
             continue
         near = item.side and clear_of_boxes(approach(item), scene.boxes, 0.2)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 #: The picture every model of the package sees: square pixels, so 80 degrees both ways.
 CAMERA = CameraIntrinsics(width=128, height=128, hfov=float(np.radians(80.0)))
+#: What is farther off the axis of the camera than this (rad) is out of view for good: it has to be
+#: looked for.
+AWAY = float(np.radians(60.0))
 
 
 #: Sample points across and up an object, as shares of its radius and height.

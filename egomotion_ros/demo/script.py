@@ -28,7 +28,7 @@ from egomotion_ros.data.scenes import (
     scene_seed,
 )
 from egomotion_ros.data.scenes_furnished import approach, draw_scene
-from egomotion_ros.data.scenes_view import CAMERA, clear_of_boxes
+from egomotion_ros.data.scenes_view import AWAY, CAMERA, clear_of_boxes
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.simulation.world import World
 from egomotion_ros.types import CameraPose
@@ -37,8 +37,6 @@ from egomotion_ros.types import CameraPose
 INTERRUPT_AFTER = 2.0
 #: What the robot is asked to turn to lies at least this far aside (rad): standing is no answer.
 TURN = math.radians(25.0)
-#: What has to be looked for lies at least this far off the camera's axis (rad).
-AWAY = math.radians(60.0)
 #: Scenes that one run may look through.
 SCENES_PER_RUN = 1000
 #: Kind of the rooms.

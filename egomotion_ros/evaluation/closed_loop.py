@@ -18,9 +18,8 @@ from egomotion_ros.body.edits import ground_pose, slice_frames
 from egomotion_ros.body.rotations import wrap_angle
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
-from egomotion_ros.data.scenes_furnished import approach
-from egomotion_ros.evaluation.goals import object_goal
-from egomotion_ros.evaluation.questions import Question
+from egomotion_ros.data.scenes_view import AWAY
+from egomotion_ros.evaluation.questions import Question, goal_of
 from egomotion_ros.evaluation.scenes import in_human_metres, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.pursuit import Pursuit
@@ -30,8 +29,6 @@ from egomotion_ros.types import HumanMotion, PlanarPose
 LATENCY = 0.6
 #: Seconds between looks: ``replan_period`` of the node.
 PERIOD = 2.0
-#: A target is out of view from this angle (rad) off the camera's axis on, as in training.
-AWAY = float(np.radians(60.0))
 
 
 def answer_twice(pipeline: EgoMotionPipeline, question: Question, seed: int,
@@ -134,10 +131,8 @@ def turned_away(question: Question, renderer: SceneRenderer) -> Question:
     turn = float(wrap_angle(np.asarray(bearing - camera.yaw - seen_at)))
     scene = seen_from(question.scene, PlanarPose(0.0, 0.0, turn), camera)
     table = scene.table()
-    item = scene.objects[question.target]
-    goal = (np.array([*approach(item), item.bearing]) if question.action == 'reach'
-            else object_goal(question.action, table[question.target]))
-    return replace(question, scene=scene, image=renderer.render(scene), objects=table, goal=goal)
+    return replace(question, scene=scene, image=renderer.render(scene), objects=table,
+                   goal=goal_of(question.action, scene, table, question.target))
 
 
 def join_motions(head: HumanMotion, tail: HumanMotion) -> HumanMotion:

@@ -93,9 +93,7 @@ def held_out_questions(count: int, action: str = 'walk_to', first: int = 0, spli
             words = {'o': object_phrase(item.colour, item.shape, rng)}
             if action == 'reach':
                 words['h'] = _HANDS[item.side]
-                goal = np.array([*approach(item), item.bearing])
-            else:
-                goal = object_goal(action, table[target])
+            goal = goal_of(action, scene, table, target)
             said, learned = (str(rng.choice(patterns)).format(**words)
                              for patterns in (unseen, known))
             questions.append(Question(renderer.render(scene), scene.camera, said, action, goal,
@@ -123,6 +121,14 @@ def free_questions(count: int, action: str, split: str = 'test', kind: str = 'fu
                 renderer.render(scene), scene.camera, command.text, action,
                 action_goal(action, command.params), scene.table(), -1, scene, ''))
     return questions
+
+
+def goal_of(action: str, scene: Scene, table: np.ndarray, target: int) -> np.ndarray:
+    """Goal (x, y, yaw) of an action about an object of a scene; of a reach, where to stand."""
+    if action == 'reach':
+        item = scene.objects[target]
+        return np.array([*approach(item), item.bearing])
+    return object_goal(action, table[target])
 
 
 def asked_for_nothing(question: Question) -> Question:

@@ -374,4 +374,7 @@ def test_protocol_rows_compare_with_chance():
     assert row not in rows
     told = {row.figure: row for row in protocol_rows(figures | {'nowhere': rare}, 'walk_to')}
     assert told[row].value == pytest.approx(0.2) and told[row].goal is None
+    looked = protocol_rows(figures | dict.fromkeys(CONTINUOUS, good), 'walk_to')
+    looked = {row.figure: row.value for row in looked}
+    assert [looked[label] for label in CONTINUOUS.values()] == [pytest.approx(0.8)] * 3
 

@@ -31,6 +31,7 @@ from egomotion_ros.evaluation.closed_loop import (
 )
 from egomotion_ros.evaluation.goals import share
 from egomotion_ros.evaluation.protocol import (
+    CONTINUOUS,
     evaluate_free,
     free_rows,
     protocol_rows,

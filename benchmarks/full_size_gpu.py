@@ -7,7 +7,8 @@ A plan of the size of the paper's models on a GPU: compiled against eager torch.
 
 PaliGemma2-3B with the parallel decoder, a generator of 12 layers 1024 wide and the motion decoder,
 all with random weights in bfloat16, from a picture on the GPU to motion features on the GPU.
-Compiled: every repeated layer by torch.compile, the whole plan one CUDA graph.  ``--tiny`` runs
+Compiled: every repeated layer by torch.compile, the whole plan one CUDA graph.  The compiled
+reasoner is timed alone as well, with its primitives in parallel and one by one.  ``--tiny`` runs
 the same code with small models, on the CPU as well (there without a graph).
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 import json
 from pathlib import Path
 import shutil
@@ -64,19 +66,39 @@ class FullPlan(nn.Module):
         self.guidance = torch.full_like(self.dt, guidance)
         self.behind = torch.full((1, windows), FORBIDDEN, device=modulations.device)
 
-    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
-                noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the graphs of a plan with the parallel decoder, as the pipeline does."""
+    def reason(self, image: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
+               one_by_one: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Base codes, states of all rows and their mask, decoded at once or one by one."""
         graphs = self.graphs
         features = graphs['vision'](image)
         states, mask, cache, logits = graphs['prefill'](features, text, text_mask, camera)
         bias = torch.cat([torch.where(mask, 0.0, FORBIDDEN), self.behind], dim=1)
-        answers = graphs['query'](states[:, -1], cache, bias)
-        codes = answers.argmax(-1)
-        _, own, _ = graphs['refine'](codes, cache, bias)
-        states = torch.cat([states, own], dim=1).to(noise.dtype)
-        mask = torch.cat([mask, mask.new_ones(1, self.windows)], dim=1)
-        context, context_mask = graphs['condition'](states, mask)[:2]
+        if one_by_one:
+            codes, own = self._one_by_one(logits, cache, bias)
+        else:
+            codes = graphs['query'](states[:, -1], cache, bias).argmax(-1)
+            own = graphs['refine'](codes, cache, bias)[1]
+        return (codes, torch.cat([states, own], dim=1),
+                torch.cat([mask, mask.new_ones(1, self.windows)], dim=1))
+
+    def _one_by_one(self, logits: Tensor, cache: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Base codes (1, W), each the likeliest after those before it, and their states."""
+        prompt, codes, own = bias.shape[1] - self.windows, [], []
+        for n in range(self.windows):
+            codes.append(logits.argmax(-1))
+            logits, state, _, rows = self.graphs['decode'](
+                codes[-1], torch.full_like(codes[-1], n), cache, bias)
+            cache[:, :, :, prompt + n] = rows
+            bias[:, prompt + n] = 0.0
+            own.append(state)
+        return torch.stack(codes, 1), torch.stack(own, 1)
+
+    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor, camera: Tensor,
+                noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the graphs of a plan with the parallel decoder, as the pipeline does."""
+        graphs = self.graphs
+        codes, states, mask = self.reason(image, text, text_mask, camera)
+        context, context_mask = graphs['condition'](states.to(noise.dtype), mask)[:2]
         context_mask = context_mask.to(noise.dtype)
         known, none = torch.zeros_like(noise), torch.zeros_like(noise[..., 0])
         x = noise
@@ -175,7 +197,7 @@ def share_layers(plan: FullPlan) -> None:
     """Give every layer of the decoder a cache of its own, so that none knows its number."""
     reasoner = plan.graphs['prefill'].reasoner
     shared = SharedLayers(reasoner)
-    for name in ('prefill', 'query', 'refine'):
+    for name in ('prefill', 'decode', 'query', 'refine'):
         plan.graphs[name] = plan.graphs[name].with_layers(shared)
     for layer in reasoner.family.language(reasoner.vlm).layers:
         layer.self_attn.layer_idx = 0
@@ -274,8 +296,13 @@ def main() -> None:
         figures['same_codes'] = (codes == wanted[0]).float().mean().item()
         figures['feature_gap'] = float((motion - wanted[1]).abs().max())
         figures['feature_size'] = float(wanted[1].abs().max())
+        for name, one_by_one in (('reasoner', False), ('one by one', True)):
+            reason = partial(plan.reason, one_by_one=one_by_one)
+            reason(*given[:4])
+            timed(name, as_graph(reason, given[:4]) if cuda else partial(reason, *given[:4]))
     if cuda:
         figures['memory_gib'] = torch.cuda.max_memory_allocated() / 2 ** 30
+    figures['parallel_faster'] = figures['one by one']['p50_ms'] / figures['reasoner']['p50_ms']
     figures['faster'] = figures['eager']['p50_ms'] / figures['compiled']['p50_ms']
     text = json.dumps(figures, indent=1)
     print(text)

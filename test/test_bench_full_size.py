@@ -34,6 +34,18 @@ def test_a_plan_answers_picture_words_and_noise(script, plan):
 
 
 @torch.inference_mode()
+def test_primitives_decoded_one_by_one_are_those_of_the_pipeline(script, plan):
+    given = script.inputs(plan, CPU, torch.float32)[:4]
+    codes, states, mask = plan.reason(*given, one_by_one=True)
+    reasoner = plan.graphs['prefill'].reasoner
+    pixels = given[0].permute(0, 3, 1, 2) / 127.5 - 1
+    wanted, _, out = reasoner.generate(pixels, given[1], given[2], given[3])
+    assert torch.equal(codes, wanted[..., 0])
+    torch.testing.assert_close(states, out.states, rtol=1e-3, atol=1e-4)
+    assert torch.equal(mask, out.mask)
+
+
+@torch.inference_mode()
 def test_layers_with_caches_of_their_own_give_the_same_plan(script, plan):
     given = script.inputs(plan, CPU, torch.float32)
     wanted = plan(*given)

@@ -64,6 +64,35 @@ def test_compiled_graphs_answer_alike_or_say_what_is_missing(tmp_path: Path) -> 
         assert np.allclose(found, -np.exp(x))
 
 
+def test_more_graphs_are_compiled_than_one_function_may_be(bundle: Bundle, monkeypatch) -> None:
+    # As on a GPU, without the minutes that the compiler behind the tracer takes for every graph.
+    compiler = torch_graphs.torch.compile
+    monkeypatch.setattr(torch_graphs.torch, 'compile', lambda module, fullgraph, dynamic, mode:
+                        compiler(module, fullgraph=fullgraph, dynamic=dynamic, backend='eager'))
+    monkeypatch.setattr(torch_graphs.torch._dynamo.config, 'recompile_limit', 1)
+    runtime = torch_graphs.BundleTorchRuntime(bundle.graphs, 1, compiled=True)
+    plain = OrtRuntime(bundle.graphs, 1)
+    for graph in bundle.graphs:
+        for seed in (0, 1):
+            arrays = inputs(bundle, graph, seed)
+            found, expected = runtime.run(graph, **arrays), plain.run(graph, **arrays)
+            for name, array in expected.items():
+                assert np.allclose(found[name], array, rtol=1e-4, atol=1e-4), (graph, name)
+
+
+def test_whatever_the_compiler_raises_is_one_error_of_the_runtime(bundle: Bundle, monkeypatch
+                                                                  ) -> None:
+    class Strange(Exception):
+        pass
+
+    def fails(*arrays):
+        raise Strange('no such thing')
+    monkeypatch.setattr(torch_graphs.torch, 'compile', lambda module, **options: fails)
+    runtime = torch_graphs.BundleTorchRuntime(bundle.graphs, 1, compiled=True)
+    with pytest.raises(RuntimeError, match='torch failed to run encode.*no such thing'):
+        runtime.run('encode', **inputs(bundle, 'encode'))
+
+
 @pytest.mark.parametrize(('kind', 'attributes', 'words'), [
     ('Hardmax', {}, 'Hardmax has no torch form'),
     ('Reshape', {}, 'must be constant'),

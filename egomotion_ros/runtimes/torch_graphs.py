@@ -10,8 +10,9 @@ graphs on a GPU).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType
 
 import ml_dtypes
 import numpy as np
@@ -71,6 +72,20 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
+def _with_code_of_its_own(module: OnnxModule, name: str) -> Callable[..., tuple[Tensor, ...]]:
+    """
+    Give a function that runs ``module`` and shares its code with no other graph's.
+
+    The compiler keeps what it made by code object, eight of them at most: graphs that share one
+    are taken for ever new inputs of a single function.
+    """
+    def run(*arrays: Tensor) -> tuple[Tensor, ...]:
+        return module(*arrays)
+    label = f'run_{name}'
+    return FunctionType(run.__code__.replace(co_name=label), run.__globals__, label, None,
+                        run.__closure__)
+
+
 class BundleTorchRuntime(Runtime):
     """
     Runs the graphs of a bundle in torch, on the first GPU where torch has one.
@@ -101,8 +116,9 @@ class BundleTorchRuntime(Runtime):
             self._order[name] = module.inputs, module.outputs
             if self.device == 'cuda' if compiled is None else compiled:
                 # CUDA graphs on a GPU: a launch a graph instead of one an operator.
-                module = torch.compile(module, fullgraph=True, dynamic=False, mode=(
-                    'reduce-overhead' if self.device == 'cuda' else 'default'))
+                module = torch.compile(
+                    _with_code_of_its_own(module, name), fullgraph=True, dynamic=False,
+                    mode='reduce-overhead' if self.device == 'cuda' else 'default')
             self._graphs[name] = module
 
     def _run(self, graph: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -117,7 +133,7 @@ class BundleTorchRuntime(Runtime):
                 # Copies: a CUDA graph writes into the same outputs again.
                 return {name: value.cpu().numpy().copy()
                         for name, value in zip(outputs, found, strict=True)}
-        except (RuntimeError, torch.OutOfMemoryError) as error:
+        except Exception as error:  # what the compiler raises has no root but this one
             raise RuntimeError(f'torch failed to run {graph} on {self.device}: {error}') from error
 
     def close(self) -> None:

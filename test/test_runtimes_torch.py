@@ -82,11 +82,11 @@ def test_more_graphs_are_compiled_than_one_function_may_be(bundle: Bundle, monke
 
 def test_whatever_the_compiler_raises_is_one_error_of_the_runtime(bundle: Bundle, monkeypatch
                                                                   ) -> None:
-    class Strange(Exception):
+    class StrangeError(Exception):
         pass
 
     def fails(*arrays):
-        raise Strange('no such thing')
+        raise StrangeError('no such thing')
     monkeypatch.setattr(torch_graphs.torch, 'compile', lambda module, **options: fails)
     runtime = torch_graphs.BundleTorchRuntime(bundle.graphs, 1, compiled=True)
     with pytest.raises(RuntimeError, match='torch failed to run encode.*no such thing'):

@@ -10,6 +10,7 @@ for tests without ROS.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name.startswith(LIVE):
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_table_of_translations() -> None:
+    """Let torch read its table of ONNX translations once, not for each of the many graphs."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # no torch, or one that keeps it elsewhere: exports take longer
+        return
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 
 def pytest_report_header() -> list[str]:

@@ -19,7 +19,7 @@ from egomotion_ros.retarget.joining import sample
 from egomotion_ros.retarget.limits import check
 
 #: Things done to the node in one storm.
-ACTS = 24
+ACTS = 32
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +49,7 @@ def assert_executable(harness: Harness) -> None:
         assert np.abs(after.root_position[0] - there.root_position).max() < max(near, 1e-4), k
 
 
-@pytest.mark.parametrize('seed', [1, 2])
+@pytest.mark.parametrize('seed', [1])
 def test_whatever_is_published_in_a_storm_of_orders_can_be_executed(pipeline, seed):
     chance = random.Random(seed)
     with Harness(pipeline, replan_period=0.2, first_part=0.3) as harness:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from fixtures_gait import walking_motion
 import pytest
+import torch
 import yaml
 
 from egomotion_ros.bundle import PARALLEL_GRAPHS, Bundle
 from egomotion_ros.cli import main
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.library import Take, save_library
+from egomotion_ros.models.checkpoints import load_tensors
 
 #: As many steps as it takes to note the loss once.
 TRAINING = {'steps': 20, 'batch': 4, 'warmup': 1, 'save_every': 20, 'validate_every': 20}
@@ -44,6 +46,24 @@ def folders(gait_bank, tmp_path: Path) -> Path:
         (tmp_path / 'config' / f'{stage}.yaml').write_text(
             yaml.safe_dump({'model': model, 'training': TRAINING}))
     return tmp_path
+
+
+def test_a_decoder_learns_alone_where_the_encoder_is_held(folders: Path, capsys) -> None:
+    config = folders / 'config' / 'autoencoder.yaml'
+    sets = ['--config', str(config), '--library', str(folders / 'library'), '--episodes',
+            str(folders / 'episodes'), '--threads', '1']
+    first, second = folders / 'first', folders / 'second'
+    assert main(['train', 'autoencoder', *sets, '--out', str(first)]) == 0
+    config.write_text(yaml.safe_dump({'model': MODELS['autoencoder'], 'training': TRAINING,
+                                      'data': {'encoder_held': True}}))
+    assert main(['train', 'autoencoder', *sets, '--out', str(second)]) == 1
+    assert 'encoder_held needs a checkpoint to start from' in capsys.readouterr().err
+    assert main(['train', 'autoencoder', *sets, '--out', str(second), '--init', str(first)]) == 0
+    before, after = (load_tensors(run / 'autoencoder/model.safetensors')
+                     for run in (first, second))
+    # Latents stay what they were, whatever was trained on them.
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and {name.split('.')[0] for name in changed} == {'decoder'}
 
 
 def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script) -> None:

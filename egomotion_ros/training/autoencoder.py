@@ -31,10 +31,13 @@ def train_autoencoder(config_path: Path, library_dir: Path, out: Path,
     """
     Train the VAE on the library's train split and the episodes' motion bank.
 
-    ``init`` is a checkpoint to start from; ValueError when its sizes are others.
+    ``init`` is a checkpoint to start from; ValueError when its sizes are others, or when it is
+    missing where the configuration's ``encoder_held`` asks for its encoder: then the decoder
+    learns alone, latents stay what they were, and a generator of them stays good.
     """
     model, corpus = _train('autoencoder', config_path, library_dir, out, episodes_dir, init)
-    standardise(model, corpus)
+    if any(parameter.requires_grad for parameter in model.encoder.parameters()):
+        standardise(model, corpus)
     if processes().is_main_process:
         save_model(model, 'autoencoder', Path(out))
     return model
@@ -97,6 +100,13 @@ def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
         # The scale of the features belongs to the weights.
         start_from(model, init, kind)
     weight = float(data.get('regulariser', 1e-3))
+    if data.get('encoder_held', False):
+        if kind == 'tokenizer':
+            raise ValueError(f'{config_path}: encoder_held is for the autoencoder; codes move '
+                             'with their encoder')
+        if init is None:
+            raise ValueError(f'{config_path}: encoder_held needs a checkpoint to start from')
+        model.encoder.requires_grad_(False)
     liveliness = float(data.get('liveliness', 0.0))
     held_out = held_out_windows(library, 'val')
     samples = Samples(lambda rng: corpus.sample(rng, config.batch), config)

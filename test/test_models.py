@@ -17,6 +17,7 @@ from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
 from egomotion_ros.models.vlm import Rays
+from egomotion_ros.runtimes.export_graphs import Condition, Step
 from egomotion_ros.types import CameraPose
 
 TEXT = {'vocab_size': 64, 'hidden_size': 32, 'intermediate_size': 48, 'num_hidden_layers': 3,
@@ -203,6 +204,28 @@ def test_guidance_one_is_the_conditional_flow() -> None:
                               empty) / 4
     guided = model.sample(noise, states, mask, torch.zeros_like(noise), empty, 4, guidance=1.0)
     torch.testing.assert_close(guided, plain, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('candidates', [1, 3])
+def test_the_step_of_a_bundle_is_that_of_the_guided_flow(candidates: int) -> None:
+    model = tiny_generator()
+    torch.nn.init.normal_(model.null_state)
+    noise, states = torch.randn(candidates, 19, 4), torch.randn(1, 5, 8)
+    mask = torch.tensor([[True, True, True, True, False]])
+    prefix, known = torch.zeros(1, 19, 4), torch.zeros(1, 19)
+    prefix[:, :2], known[:, :2] = torch.randn(1, 2, 4), 1.0
+    wanted = model.sample(noise, states.expand(candidates, -1, -1), mask.expand(candidates, -1),
+                          prefix.expand(candidates, -1, -1), known.expand(candidates, -1), 3, 1.7)
+    step, x = Step(model, 5, candidates), noise
+    context, bias = Condition(model, 5)(states, mask)
+    for n in range(3):
+        x = step(x, model.modulation(torch.tensor([n / 3])), torch.tensor([1 / 3]),
+                 torch.tensor([1.7]), context, bias, prefix, known)
+    torch.testing.assert_close(torch.where(known[..., None] > 0.5, prefix, x), wanted)
+    other = model.sample(noise, states.expand(candidates, -1, -1), mask.expand(candidates, -1),
+                         prefix.expand(candidates, -1, -1), known.expand(candidates, -1), 3, 1.0)
+    assert (other - wanted).abs().max() > 1e-3
 
 
 def test_checkpoints_come_back_and_damage_is_named(tmp_path: Path) -> None:

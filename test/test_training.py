@@ -10,6 +10,7 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -90,6 +91,14 @@ def test_every_validation_is_kept_once_and_a_new_run_keeps_its_own(tmp_path: Pat
     assert run(2.0) == [*first[:2], {'step': 5, 'figure': 2.0}]
     (tmp_path / 'training.safetensors').unlink()
     assert run(3.0, every=9) == [{'step': 5, 'figure': 3.0}]
+
+
+def test_a_finished_run_leaves_no_thread_behind(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=1, batch=16)
+    before = set(threading.enumerate())
+    train(make_generator(), 'generator', config, toy_loss, tmp_path)
+    assert set(threading.enumerate()) <= before
+    assert list((tmp_path / 'tensorboard').iterdir())
 
 
 def test_a_run_killed_between_its_files_goes_on_from_one_of_them(tmp_path: Path) -> None:

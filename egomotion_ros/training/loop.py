@@ -247,6 +247,8 @@ def train(model: nn.Module, kind: str, config: TrainingConfig, loss: Loss, out: 
         look()
     accelerator.wait_for_everyone()
     bar.close()
+    if writer is not None:
+        writer.close()  # or each stage of a run of all would leave a thread and a file behind
     model.load_state_dict(shadow)
     return model.cpu().eval()
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""``egomotion data``: fetch recordings, make them a motion library, write simulated episodes."""
+"""``egomotion data``: fetch and import recordings, write simulated and recorded episodes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
-HELP = 'fetch and import motion capture, write simulated episodes'
+HELP = 'fetch and import motion capture, write simulated and recorded episodes'
 
 #: Sub-verbs with a module of their own.
-_MODULES = {'cmu': 'cmu_command', 'episodes': 'episodes_command'}
+_MODULES = {'cmu': 'cmu_command', 'episodes': 'episodes_command',
+            'recorded': 'recorded_command'}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ A set is a folder of plain ``.npy`` files, read by memory mapping and never unpi
     shard-00000/scene_seed.npy (S,) int64
     shard-00000/{scene,action,target,motion}.npy (E,) int32, goal.npy (E, 3), instruction.npy
     shard-00000/hands.npy (E, 2, 3) float32       targets of left and right hand, NaN when idle
+    shard-recorded-00000/...                      the same of real recordings (data.recorded)
 
 The motion bank is made first; every scene is then built *around* motions of the bank: an object
 is placed where the end of a recorded walk is its stop point, so that picture and motion agree
@@ -41,8 +42,10 @@ from egomotion_ros.data.scenes_view import CAMERA
 
 #: Scenes of one shard.
 SHARD = 500
-#: Longest instruction (bytes of UTF-8).
+#: Longest instruction of a simulated scene (bytes of UTF-8).
 TEXT_BYTES = 96
+#: In place of an action: somebody's words about a recording, which the grammar does not know.
+RECORDED = -1
 #: Pixels from one stored depth to the next; the first is that of pixel DEPTH_STEP // 2.
 DEPTH_STEP = 4
 _SPARSE = slice(DEPTH_STEP // 2, None, DEPTH_STEP)
@@ -93,6 +96,7 @@ class EpisodeSet:
     (E,) index of the scene,
     ``action``, ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
     frame, ``hands`` (E, 2, 3) targets of the left and the right hand there (NaN: idle),
+    ``action`` :data:`RECORDED` where a recording is described in somebody's words,
     ``motion`` (E,) index into the bank (-1: none); :meth:`instruction` and
     :meth:`motion_features` by episode.
     """
@@ -193,17 +197,11 @@ def write_episodes(folder: str | Path, split: str, scenes: int, seed: int = 0, w
     if kind not in KINDS:
         raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
     folder = Path(folder)
+    check_same(folder, kind, split)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / 'episodes.json').exists():
-        before = json.loads((folder / 'episodes.json').read_text())
-        if (before.get('kind', 'simple'), before.get('split')) != (kind, split):
-            raise ValueError(f'{folder} holds a {before.get("split")} set of '
-                             f'{before.get("kind", "simple")} scenes already')
     if bank is not None:
         bank.save(folder)
-    (folder / 'episodes.json').write_text(json.dumps(
-        {'version': _VERSION, 'kind': kind, 'split': split, 'seed': seed, 'actions': ACTIONS,
-         'object_columns': OBJECT_COLUMNS}, indent=1))
+    describe(folder, kind, split, seed)
     jobs = [(folder, split, kind, seed * 1_000_000 + start, min(SHARD, scenes - start),
              start // SHARD) for start in range(0, scenes, SHARD)]
     jobs = [job for job in jobs if not (_shard_path(folder, job[-1]) / 'done').exists()]
@@ -216,6 +214,22 @@ def write_episodes(folder: str | Path, split: str, scenes: int, seed: int = 0, w
             for count in pool.imap_unordered(_write_shard, jobs):
                 progress.update(count)
     progress.close()
+
+
+def check_same(folder: Path, kind: str, split: str) -> None:
+    """Raise ValueError where a set of other scenes or another split stands in ``folder``."""
+    if (folder / 'episodes.json').exists():
+        before = json.loads((folder / 'episodes.json').read_text())
+        if (before.get('kind', 'simple'), before.get('split')) != (kind, split):
+            raise ValueError(f'{folder} holds a {before.get("split")} set of '
+                             f'{before.get("kind", "simple")} scenes already')
+
+
+def describe(folder: Path, kind: str, split: str, seed: int) -> None:
+    """Write what makes a folder an episode set."""
+    (folder / 'episodes.json').write_text(json.dumps(
+        {'version': _VERSION, 'kind': kind, 'split': split, 'seed': seed, 'actions': ACTIONS,
+         'object_columns': OBJECT_COLUMNS}, indent=1))
 
 
 def _shard_path(folder: Path, number: int) -> Path:
@@ -269,14 +283,16 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
                 if len(text) > TEXT_BYTES:
                     raise ValueError(f'instruction longer than {TEXT_BYTES} bytes: {text!r}')
                 arrays['instruction'].append(text)
+    write_shard(_shard_path(folder, number), arrays)
+    return count
+
+
+def write_shard(path: Path, arrays: dict[str, list], text_bytes: int = TEXT_BYTES) -> None:
+    """Write the arrays of a shard to a folder, and last the mark that it is whole."""
     types = {'images': np.uint8, 'depth': np.float16, 'camera': np.float32, 'objects': np.float32,
              'scene_seed': np.int64, 'goal': np.float32, 'hands': np.float32,
-             'height': np.float32, 'view': np.float32, 'instruction': f'S{TEXT_BYTES}'}
-    path = _shard_path(folder, number)
+             'height': np.float32, 'view': np.float32, 'instruction': f'S{text_bytes}'}
     path.mkdir(exist_ok=True)
     for name, values in arrays.items():
         np.save(path / f'{name}.npy', np.array(values, types.get(name, np.int32)))
     (path / 'done').touch()
-    return count
-
-

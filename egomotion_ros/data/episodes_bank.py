@@ -180,12 +180,21 @@ def _make_clean(library: GaitLibrary, split: str, action: str, params: dict,
 
 def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, count: int,
                       seed: int = 0, workers: int = 1, kind: str = 'simple') -> MotionBank:
-    """The bank in ``folder``; made and saved first when there is none."""
+    """
+    Return the bank in ``folder``; made and saved first when there is none.
+
+    Raises ValueError where all of it was recorded: scenes are built around motions that were made
+    for them.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / 'motions.npy').exists():
         make_bank(library, split, count, seed, workers, kind).save(folder)
-    return MotionBank.load(folder)
+    bank = MotionBank.load(folder)
+    if (bank.action < 0).all():
+        raise ValueError(f'{folder} holds recordings alone: draw the scenes first, into a folder '
+                         'of their own, and append the recordings to them')
+    return bank
 
 
 def with_moving_starts(bank: MotionBank, count: int, seed: int = 0) -> MotionBank:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         gait = GaitLibrary.cut(MotionLibrary.open(args.library))
         bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
                                  args.workers, args.kind)
-        if args.moving_starts and not bank.under_way().any():
+        if args.moving_starts and not (bank.cut[:, 0] >= 0).any():
             with_moving_starts(bank, args.moving_starts, args.seed).save(args.out)
     write_episodes(args.out, args.split, args.scenes, args.seed, args.workers,
                    kind=args.kind)

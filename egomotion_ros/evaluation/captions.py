@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.episodes import RECORDED, EpisodeSet
 from egomotion_ros.data.instructions import ACTIONS, OBJECT_ACTIONS
 from egomotion_ros.types import PLAN_FRAMES, WINDOW
 
@@ -65,10 +65,11 @@ class EpisodeTexts:
     """Captions, meanings and motions of an episode set's episodes that have a motion."""
 
     def __init__(self, episodes: EpisodeSet) -> None:
-        if episodes.bank is None or not (episodes.motion >= 0).any():
-            raise ValueError(f'{episodes.folder}: no episode has a motion')
         self.set = episodes
-        self.index = np.flatnonzero(episodes.motion >= 0)
+        # Words about a recording name neither an action nor a place: nothing to rank them by.
+        self.index = np.flatnonzero((episodes.motion >= 0) & (episodes.action != RECORDED))
+        if episodes.bank is None or not len(self.index):
+            raise ValueError(f'{episodes.folder}: no simulated episode has a motion')
 
     def __len__(self) -> int:
         return len(self.index)

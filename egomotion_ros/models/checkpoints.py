@@ -50,9 +50,17 @@ def build(kind: str, settings: dict[str, Any]) -> nn.Module:
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Write tensors to ``path`` as safetensors, atomically."""
     temporary = path.with_name(path.name + '.part')
+    written: dict[str, torch.Tensor] = {}
+    memory: set[int] = set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        # The format knows no shared memory; copies of what is not shared would double billions.
+        if value.untyped_storage().data_ptr() in memory:
+            value = value.clone()
+        memory.add(value.untyped_storage().data_ptr())
+        written[name] = value
     try:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-                  str(temporary))
+        save_file(written, str(temporary))
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
@@ -104,10 +112,14 @@ def load_model(folder: Path, kind: str | None = None) -> nn.Module:
     if kind is not None and found != kind:
         raise ValueError(f'{folder}: holds a {found}, expected a {kind}')
     model = build(found, settings)
+    own = model.state_dict()
+    fresh = {name: value for name, value in own.items()
+             if found == 'reasoner' and name.startswith('grounding.')}
+    saved = {name: value.to(own[name].dtype) if name in own else value
+             for name, value in load_tensors(folder / 'model.safetensors').items()}
     try:
-        fresh = {name: value for name, value in model.state_dict().items()
-                 if found == 'reasoner' and name.startswith('grounding.')}
-        model.load_state_dict({**fresh, **load_tensors(folder / 'model.safetensors')})
+        # Taken as they are, mapped from the file: weights of billions are not held twice.
+        model.load_state_dict({**fresh, **saved}, assign=True)
     except RuntimeError as error:
         raise ValueError(f'{folder}: weights do not fit config.json: {error}') from error
     return model.eval()

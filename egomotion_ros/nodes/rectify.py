@@ -12,12 +12,15 @@ once per CameraInfo.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo
 
 from egomotion_ros.types import CameraIntrinsics
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
 
 #: Distortion models, with the counts of coefficients each may have.
 MODELS = {

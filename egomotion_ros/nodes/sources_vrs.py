@@ -57,11 +57,23 @@ class AriaRecording:
         check_size(*(int(side) for side in fisheye.get_image_size()), path)
         self._times = [self._provider.get_image_data_by_index(self._stream, i)[1]
                        .capture_timestamp_ns for i in range(count)]
+        #: Capture of the first picture on the glasses' own clock (ns).
+        self.start = int(self._times[0])
+        #: Optical axis (3,) in the frame of the device, whose poses SLAM tells.
+        self.axis = np.asarray(device.get_transform_device_sensor(CAMERA).to_matrix()[:3, 2])
         gaps = np.diff(self._times)
         self.period = int(np.median(gaps)) if count > 1 else 50_000_000
         self.calibration = Calibration.pinhole(SIDE, SIDE, FIELD_OF_VIEW)
         turns = quarter_turns(device.get_transform_cpf_sensor(CAMERA).to_matrix()[:3, :3])
         self._map = rectifying_map(fisheye.project_no_checks, self.calibration, turns)
+
+    def device_time(self, time_code: int) -> int:
+        """Time on the glasses' own clock (ns) at a time code (ns); ValueError without codes."""
+        with _quiet():
+            time = int(self._provider.convert_from_timecode_to_device_time_ns(int(time_code)))
+        if time < 0:
+            raise ValueError(f'{self.name}: holds no time codes')
+        return time
 
     def frames(self, warn: Callable[[str], None]) -> Iterator[Frame]:
         """Yield the pictures at their capture times."""

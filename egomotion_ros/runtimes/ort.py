@@ -9,11 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 import onnxruntime
 
-from egomotion_ros.bundle import GraphSpec
+from egomotion_ros.bundle import FILES, GraphSpec
 from egomotion_ros.runtimes.base import AbsentError, Runtime
 
 #: Execution providers by their names in ONNX Runtime.
 CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
+#: Weights of more bytes than this are read from their file by all graphs together; of less, every
+#: graph has them in memory in the order it reads them, which is faster.
+IN_MEMORY = 4 * 2**30
 
 
 class OrtRuntime(Runtime):
@@ -38,6 +41,8 @@ class OrtRuntime(Runtime):
                                'pip install onnxruntime-gpu')
         self.name = 'onnxruntime' if provider == CPU else 'onnxruntime-cuda'
         options = session_options(threads) if options is None else options
+        if provider == CPU and weights_bytes(self.specs) > IN_MEMORY:
+            options.add_session_config_entry('session.disable_prepacking', '1')
         self._sessions = {}
         for name, spec in self.specs.items():
             try:
@@ -64,6 +69,12 @@ class OrtRuntime(Runtime):
     def close(self) -> None:
         """Free the sessions."""
         self._sessions.clear()
+
+
+def weights_bytes(specs: Mapping[str, GraphSpec]) -> int:
+    """Bytes of the weights files beside some graphs."""
+    files = {spec.path.parent / FILES['weights'] for spec in specs.values()}
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def ort_version() -> str:

@@ -79,6 +79,8 @@ class Conditions:
         self.episodes, self._reasoner = episodes, reasoner
         source = ReasonerBatches(episodes, text, None, 1)
         self.ids, self.masks = source.ids, source.mask
+        #: Episodes that have a motion and whose words can be told.
+        self.usable = np.flatnonzero((episodes.motion >= 0) & source.told)
         with processes().main_process_first():
             self.images = image_rows(reasoner, episodes.images, episodes.camera, store)
 
@@ -110,7 +112,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
     text = TextEncoder.open(Path(reasoner_dir) / 'text.json', reasoner.config.text_tokens)
     source = Conditions(reasoner, text, EpisodeSet.open(episodes_dir), out / 'image_rows.npy')
     bank, motion = source.episodes.bank, source.episodes.motion
-    usable = np.flatnonzero(motion >= 0)
+    usable = source.usable
     latents = bank_latents(autoencoder, bank.features)
     moving = torch.from_numpy(bank.under_way())
     device = processes().device
@@ -147,7 +149,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
 def held_out_figures(generator: torch.nn.Module, autoencoder: MotionAutoencoder,
                      held: Conditions) -> dict[str, float]:
     """Share of held-out walks that end at their goals, and their median distance (m)."""
-    index = np.flatnonzero(held.episodes.motion >= 0)[:_HELD_OUT]
+    index = held.usable[:_HELD_OUT]
     device = next(generator.parameters()).device
     states, mask = (part.to(device) for part in held.rows(index))
     rng = torch.Generator().manual_seed(0)

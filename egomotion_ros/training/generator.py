@@ -389,7 +389,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),
                                  reasoner.family.grid)
         asked = np.isin(episodes.scene, np.arange(len(episodes.images))[part])
-        rows = np.flatnonzero(asked & (episodes.motion >= 0))[:limit]
+        rows = np.flatnonzero(asked & source.told & (episodes.motion >= 0))[:limit]
         share = float(data.get('decoded_share', 0.5)) if limit is None else 1.0
         # The reasoner cannot see that a motion is under way: there its own codes are the truth.
         decoded = np.random.default_rng(0).random(len(rows)) < share

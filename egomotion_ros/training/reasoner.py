@@ -10,6 +10,7 @@ goal).  Episodes without motions train the grounding alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from egomotion_ros.body.hands import HANDS
-from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.episodes import RECORDED, EpisodeSet
 from egomotion_ros.data.instructions import (
     ACTIONS,
     NAMING_ACTIONS,
@@ -42,6 +44,8 @@ from egomotion_ros.training.unknown_words import blurred
 _COLUMN = {name: n for n, name in enumerate(OBJECT_COLUMNS)}
 #: Commands sampled to learn the text vocabulary from.
 _CORPUS = 30_000
+#: Stands for a sentence that is not used.
+_LEFT_OUT = 'stand still'
 #: Share of the sentences that are shown with a word nobody knows (:func:`blurred`).
 BLURRED = 0.3
 
@@ -55,9 +59,14 @@ def _in_range(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_text(vocabulary: int, length: int, seed: int = 0,
-               kind: str = 'simple') -> TextEncoder:
-    """Learn the text vocabulary from commands of the training grammar for a kind of scenes."""
+def train_text(vocabulary: int, length: int, seed: int = 0, kind: str = 'simple',
+               recorded: Sequence[str] = ()) -> TextEncoder:
+    """
+    Learn the text vocabulary from commands of the training grammar for a kind of scenes.
+
+    Sentences that ``recorded`` has are learned from as well, a third of the whole where there are
+    so many.
+    """
     rng = np.random.default_rng(seed)
     naming = OBJECT_ACTIONS if kind == 'simple' else NAMING_ACTIONS
     sides = tuple(HANDS)
@@ -71,10 +80,17 @@ def train_text(vocabulary: int, length: int, seed: int = 0,
                 sides[len(texts) % len(sides)]).text)
         else:
             texts.append(free_command(str(rng.choice(free)), rng, 'train', kind).text)
-    return TextEncoder.train(texts, vocabulary, length)
+    return TextEncoder.train([*texts, *recorded[:_CORPUS // 2]], vocabulary, length)
 
 
-def _encoded(text: TextEncoder, sentences: list[str], instead: list[str] | None = None
+def recorded_sentences(episodes: EpisodeSet) -> list[str]:
+    """Sentences of a set's recordings, each once, in an order that has nothing to do with time."""
+    found = sorted({episodes.instruction(int(row))
+                    for row in np.flatnonzero(episodes.action == RECORDED)})
+    return [found[n] for n in np.random.default_rng(0).permutation(len(found))]
+
+
+def _encoded(text: TextEncoder, sentences: list[str], instead: list[str]
              ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and masks (E, tokens) of sentences; of those ``instead`` where one is too long."""
     encode = cache(text.encode)  # thousands of sentences stand for hundreds of thousands
@@ -83,10 +99,29 @@ def _encoded(text: TextEncoder, sentences: list[str], instead: list[str] | None 
         try:
             pairs.append(encode(sentence))
         except InstructionTooLongError:
-            if instead is None:
-                raise
             pairs.append(encode(instead[n]))
     return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+
+def _told(text: TextEncoder, episodes: EpisodeSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Ids and masks (E, tokens) of all instructions, and which of them (E,) can be told.
+
+    Those of recordings may be too long, and how many are is said; others raise
+    InstructionTooLongError.
+    """
+    good = np.ones(len(episodes), bool)
+    for row in np.flatnonzero(episodes.action == RECORDED):
+        try:
+            text.encode(episodes.instruction(int(row)))
+        except InstructionTooLongError:
+            good[row] = False
+    if not good.all():
+        tqdm.write(f'{episodes.folder}: {int((~good).sum())} sentences of recordings are longer '
+                   f'than {text.length} tokens and left out')
+    told = [sentence if fits else _LEFT_OUT
+            for sentence, fits in zip(episodes.instructions, good, strict=True)]
+    return *_encoded(text, told, told), good
 
 
 def encode_bank(tokenizer: MotionTokenizer, features: np.ndarray, batch: int = 256) -> np.ndarray:
@@ -121,13 +156,16 @@ class ReasonerBatches:
     def __init__(self, episodes: EpisodeSet, text: TextEncoder, codes: np.ndarray | None,
                  patches: int, scenes: np.ndarray | None = None) -> None:
         self.episodes, self.codes, self.patches, self._text = episodes, codes, patches, text
-        self.ids, self.mask = _encoded(text, episodes.instructions)
+        self.ids, self.mask, self.told = _told(text, episodes)
         motion = np.asarray(episodes.motion)
         moving = np.zeros(len(motion), bool)
         if episodes.bank is not None:
             moving = (motion >= 0) & episodes.bank.under_way()[motion]
-        self.moving, self.spoken = moving, (motion >= 0) & ~moving
+        # Of a simulated motion under way nothing is said but where it is to lead from rest.
+        self.moving = moving & (episodes.action != RECORDED)
+        self.spoken = (motion >= 0) & ~self.moving
         order = np.argsort(episodes.scene, kind='stable')
+        order = order[self.told[order]]
         bounds = np.searchsorted(episodes.scene[order], np.arange(len(episodes.images) + 1))
         self.of_scene = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         usable = [n for n, rows in enumerate(self.of_scene) if len(rows)]
@@ -257,32 +295,31 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
     objectness = F.binary_cross_entropy_with_logits(
         answer.objectness, present, pos_weight=present.new_tensor(8.0))
     at = (scene[visible], patch[visible])
-    colour = F.cross_entropy(answer.colour[at], columns['colour'][visible].long())
-    shape = F.cross_entropy(answer.shape[at], columns['shape'][visible].long())
+    colour = _mean(F.cross_entropy, answer.colour[at], columns['colour'][visible].long())
+    shape = _mean(F.cross_entropy, answer.shape[at], columns['shape'][visible].long())
     size = CAMERA.width / patches
     inside = torch.stack([columns['u'], columns['v']], -1)[visible] / size % 1.0
-    offset = F.smooth_l1_loss(answer.offset[at], inside, beta=0.1)
-    distance = F.smooth_l1_loss(answer.log_distance[at], columns['distance'][visible].log(),
-                                beta=0.1)
+    offset = _mean(_smooth, answer.offset[at], inside)
+    distance = _mean(_smooth, answer.log_distance[at], columns['distance'][visible].log())
     seen, target = batch['seen'], batch['target']
     wanted = patch_of(target[:, _COLUMN['u']], target[:, _COLUMN['v']], patches)
-    where = F.cross_entropy(answer.patch[seen], wanted[seen])
+    where = _mean(F.cross_entropy, answer.patch[seen], wanted[seen])
     bearing = target[seen, _COLUMN['bearing']]
-    direction = F.smooth_l1_loss(
-        answer.bearing[seen], torch.stack([bearing.sin(), bearing.cos()], -1), beta=0.1)
-    far = F.smooth_l1_loss(answer.target_log_distance[seen],
-                           target[seen, _COLUMN['distance']].log(), beta=0.1)
+    direction = _mean(_smooth, answer.bearing[seen],
+                      torch.stack([bearing.sin(), bearing.cos()], -1))
+    far = _mean(_smooth, answer.target_log_distance[seen],
+                target[seen, _COLUMN['distance']].log())
     goal = batch['goal']
     pose = torch.cat([goal[:, :2], goal[:, 2:].sin(), goal[:, 2:].cos()], -1)
     definite = batch['definite']
-    reach = F.smooth_l1_loss(answer.goal[definite], pose[definite], beta=0.1)
+    reach = _mean(_smooth, answer.goal[definite], pose[definite])
     loss = (objectness + 0.5 * colour + 0.5 * shape + offset + distance + where
             + 2.0 * direction + 2.0 * far + 4.0 * reach)
     depths = depth_loss(answer.depth, batch['depth'], patches)
     loss = loss + 2.0 * depths
     figures = {'depth': depths.item()}
     if answer.hands is not None and 'hands' in batch:
-        heights = F.smooth_l1_loss(answer.height[at], batch['height'][visible], beta=0.1)
+        heights = _mean(_smooth, answer.height[at], batch['height'][visible])
         loss = loss + heights
         figures['height'] = heights.item()
         asked = torch.isfinite(batch['hands']) & definite[:, None, None]
@@ -290,11 +327,22 @@ def grounding_loss(answer: Grounding, batch: dict[str, Tensor], patches: int
             hands = F.smooth_l1_loss(answer.hands[asked], batch['hands'][asked], beta=0.05)
             loss = loss + 8.0 * hands
             figures['hands'] = hands.item()
-    with torch.no_grad():
-        right = (answer.patch[seen].argmax(-1) == wanted[seen]).float().mean()
-    return loss, figures | {
-        'patch': where.item(), 'patch_right': right.item(), 'goal': reach.item(),
-        'colour': colour.item(), 'shape': shape.item()}
+    figures |= {'goal': reach.item()}
+    if seen.any():
+        with torch.no_grad():
+            right = (answer.patch[seen].argmax(-1) == wanted[seen]).float().mean()
+        figures |= {'patch': where.item(), 'patch_right': right.item(), 'colour': colour.item(),
+                    'shape': shape.item()}
+    return loss, figures
+
+
+def _smooth(answer: Tensor, wanted: Tensor) -> Tensor:
+    return F.smooth_l1_loss(answer, wanted, beta=0.1)
+
+
+def _mean(loss: Callable[[Tensor, Tensor], Tensor], answer: Tensor, wanted: Tensor) -> Tensor:
+    """Mean loss of what there is; 0, still a part of the whole, where there is nothing."""
+    return loss(answer, wanted) if len(answer) else answer.sum()
 
 
 def goal_scores(answer: Tensor, goal: Tensor, action: Tensor) -> dict[str, float]:
@@ -364,7 +412,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     """
     settings, config, data = read_config(config_path, 'reasoner')
     torch.manual_seed(config.seed)
-    kind = EpisodeSet.open(episodes_dir).kind
+    episodes = EpisodeSet.open(episodes_dir)
+    kind = episodes.kind
     model, own_text = make_reasoner(settings, config, kind, init,
                                     str(data.get('decoder', 'autoregressive')))
     out = Path(out)
@@ -372,7 +421,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     with processes().main_process_first():
         if processes().is_main_process:
             text = own_text or train_text(model.config.text_vocabulary,
-                                          model.config.text_tokens, kind=kind)
+                                          model.config.text_tokens, kind=kind,
+                                          recorded=recorded_sentences(episodes))
             text.save(out / 'text.json')
         else:
             text = TextEncoder.open(out / 'text.json', model.config.text_tokens)

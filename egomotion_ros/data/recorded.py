@@ -1,0 +1,332 @@
+# Copyright 2026 The egomotion_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Episodes of real recordings: what a head camera saw, what was said of it, how the body moved.
+
+A recording is a motion file, the video of a camera worn on the head and sentences with times, all
+on the video's clock.  Every sentence is an episode: the first picture at or after its beginning,
+the pose of the camera there, and the five seconds of motion that follow.  They stand in an
+episode set beside simulated ones (:mod:`egomotion_ros.data.episodes`) and train the same stages;
+nothing of what they show is named, so that they teach no grounding of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import csv
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from egomotion_ros.body.edits import canonicalize, ground_pose, resample, slice_frames
+from egomotion_ros.body.features import heading, motion_to_features
+from egomotion_ros.body.kinematics import global_pose
+from egomotion_ros.body.rotations import wrap_angle
+from egomotion_ros.body.skeleton import JOINT_INDEX
+from egomotion_ros.data import importer_checks as checks
+from egomotion_ros.data.importer import read_recordings
+from egomotion_ros.data.mapping import Mapping
+from egomotion_ros.data.scenes import CAMERA
+from egomotion_ros.data.synthesis import FRAMES
+from egomotion_ros.nodes.rectify import Lens, Rectifier
+from egomotion_ros.nodes.sources import Calibration, Source, load_calibration, open_source
+from egomotion_ros.types import FPS, CameraPose, HumanMotion
+
+#: Longest sentence (bytes of UTF-8); longer ones are left out.
+MAX_TEXT = 240
+#: A picture may come so long (s) after a sentence begins.
+LATE = 0.5
+#: Most sentences that are read of one file, and most recordings of one table.
+MAX_ROWS = 100_000
+_HEAD = JOINT_INDEX['head']
+_KEYS = {'motion', 'video', 'captions', 'starts', 'fps', 'calibration', 'mount', 'name'}
+#: What the columns of a table of sentences are called: begin, end, words.
+_COLUMNS = (('start', 'start_time', 'begin'), ('end', 'end_time'),
+            ('text', 'caption', 'Describe my atomic actions'))
+
+
+@dataclass(frozen=True)
+class Mount:
+    """
+    How the camera sits on the head, in the axes of the head joint.
+
+    ``up`` metres above the joint, ``pitch`` rad that it looks further down than the head,
+    ``yaw`` rad that it looks further left.
+    """
+
+    up: float = 0.08
+    pitch: float = 0.0
+    yaw: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is said of ``begin`` to ``end`` (s on the video's clock)."""
+
+    begin: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """
+    One recording, opened.
+
+    ``motion`` at 30 fps on the floor, its first frame ``starts`` seconds after the video's first
+    picture; ``calibration`` of the pictures that ``video`` gives.
+    """
+
+    name: str
+    motion: HumanMotion
+    starts: float
+    video: Source
+    calibration: Calibration
+    sentences: tuple[Sentence, ...]
+    mount: Mount = Mount()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One episode: ``image`` (128, 128, 3) uint8 canonical picture, ``camera`` there, ``text``.
+
+    ``features`` (152, 140) of the motion from there on, ``goal`` (3,) its last pelvis pose x, y,
+    yaw, ``path`` (152, 2) of the pelvis, both in the start frame; ``begin`` s on the video.
+    """
+
+    image: np.ndarray
+    camera: CameraPose
+    text: str
+    features: np.ndarray
+    goal: np.ndarray
+    path: np.ndarray
+    begin: float
+
+
+@dataclass
+class Tally:
+    """What became of the sentences of a recording: how many were used, why others were not."""
+
+    name: str
+    used: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def leave(self, why: str) -> None:
+        """Count one that is left out."""
+        self.left_out[why] = self.left_out.get(why, 0) + 1
+
+    def line(self) -> str:
+        """Give a line for the terminal."""
+        rest = ''.join(f'; {count} left out: {why}' for why, count in self.left_out.items())
+        return f'{self.name}: {self.used} episodes{rest}'
+
+
+def read_table(path: str | Path, mappings: list[Mapping]) -> Iterator[Recorded | ValueError]:
+    """
+    Open the recordings that a YAML table lists, one after the other.
+
+    Every entry has ``motion``, ``video`` and ``captions``, paths relative to the table, and may
+    have ``starts`` (s on the video's clock at which the motion's file begins), ``fps`` (of the
+    motion's file), ``calibration`` (YAML of ROS), ``mount`` and ``name``.  Gives a ValueError for
+    an entry that cannot be read; raises one for a table that cannot.
+    """
+    path = Path(path)
+    try:
+        rows = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f'{path}: not a table of recordings ({error})') from None
+    if not isinstance(rows, list) or not rows or len(rows) > MAX_ROWS:
+        raise ValueError(f'{path}: expected a list of recordings, each with motion, video and '
+                         'captions')
+    for number, row in enumerate(rows, 1):
+        try:
+            yield _entry(path.parent, row, mappings)
+        except (ValueError, OSError) as error:
+            yield ValueError(f'{path.name}, recording {number}: {error}')
+
+
+def _entry(folder: Path, row: Any, mappings: list[Mapping]) -> Recorded:
+    if not isinstance(row, dict) or not {'motion', 'video', 'captions'} <= set(row):
+        raise ValueError('motion, video and captions are needed')
+    if unknown := sorted(map(str, set(row) - _KEYS)):
+        raise ValueError(f'unknown key {unknown[0]!r}; there are {", ".join(sorted(_KEYS))}')
+    video = open_source(folder / str(row['video']))
+    calibration = (load_calibration(folder / str(row['calibration'])) if 'calibration' in row
+                   else video.calibration)
+    if calibration is None:
+        raise ValueError(f'{row["video"]} holds no calibration: name one (calibration: '
+                         'camera.yaml, as ROS writes it)')
+    fps = None if 'fps' not in row else number_of(row['fps'], 'fps', 1.0, 1000.0)
+    motion = read_motion(folder / str(row['motion']), mappings, fps)
+    return Recorded(
+        str(row.get('name', Path(str(row['motion'])).stem))[:120], motion,
+        number_of(row.get('starts', 0.0), 'starts', -1e6, 1e6), video, calibration,
+        read_sentences(folder / str(row['captions'])), mount_of(row.get('mount', {})))
+
+
+def mount_of(value: Any) -> Mount:
+    """Read a mount; ValueError for other keys than it has, or for what no head could carry."""
+    if not isinstance(value, dict) or set(value) - {'up', 'pitch', 'yaw'}:
+        raise ValueError(f'mount takes up, pitch and yaw, got {value!r:.80}')
+    return Mount(number_of(value.get('up', Mount.up), 'mount.up', -0.5, 1.0),
+                 number_of(value.get('pitch', 0.0), 'mount.pitch', -1.6, 1.6),
+                 number_of(value.get('yaw', 0.0), 'mount.yaw', -1.6, 1.6))
+
+
+def number_of(value: Any, name: str, least: float, most: float) -> float:
+    """Read a number; ValueError unless it is one between ``least`` and ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) \
+            or not least <= value <= most:
+        raise ValueError(f'{name} must be a number from {least:g} to {most:g}, got {value!r:.40}')
+    return float(value)
+
+
+def read_motion(path: Path, mappings: list[Mapping], fps: float | None = None) -> HumanMotion:
+    """
+    Read the one motion of a file at 30 fps, its lowest foot contact on the floor.
+
+    Nothing is cut off: its times are the file's.  ValueError for a broken file, or several.
+    """
+    found = list(read_recordings(path, mappings, fps))
+    if len(found) != 1:
+        raise ValueError(f'{path.name} holds {len(found)} motions, expected one')
+    if isinstance(found[0].motion, ValueError):
+        raise found[0].motion
+    motion, _ = checks.mend_glitches(found[0].motion)
+    checks.check_length(motion)
+    return checks.set_floor(resample(motion, FPS))[0]
+
+
+def read_sentences(path: Path, shift: float = 0.0) -> tuple[Sentence, ...]:
+    """
+    Read a CSV file with columns ``start``, ``end`` (s) and ``text``, as sentences by time.
+
+    The columns of Nymeria's ``atomic_action.csv`` are known as well.  ``shift`` (s) is added to
+    all times.  Raises ValueError for a file without these columns, or a time that is no number.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file)
+            names = [next((n for n in options if n in (reader.fieldnames or ())), None)
+                     for options in _COLUMNS]
+            if None in names:
+                raise ValueError(f'{path.name}: expected columns start, end and text, got '
+                                 f'{", ".join(reader.fieldnames or ())[:120]}')
+            found = []
+            for row in reader:
+                begin, end = (_seconds(row[name]) + shift for name in names[:2])
+                if not (np.isfinite([begin, end]).all() and begin <= end):
+                    raise ValueError(f'{path.name}, line {reader.line_num}: {row[names[0]]!r} to '
+                                     f'{row[names[1]]!r} is no span of time')
+                found.append(Sentence(begin, end, ' '.join((row[names[2]] or '').split())))
+                if len(found) > MAX_ROWS:
+                    raise ValueError(f'{path.name}: more than {MAX_ROWS} sentences')
+    except (UnicodeDecodeError, csv.Error, TypeError) as error:
+        raise ValueError(f'{path.name}: not a CSV file ({error})') from None
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be read ({error})') from None
+    return tuple(sorted(found, key=lambda item: item.begin))
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return float(text or 'nan')
+    except ValueError:
+        return float('nan')
+
+
+def samples(recorded: Recorded, tally: Tally, warn: Callable[[str], None] = lambda text: None
+            ) -> Iterator[Sample]:
+    """
+    Give an episode for every sentence that has a picture and five seconds of sound motion.
+
+    ``tally`` counts those that have not; ``warn`` hears of damaged pictures.
+    """
+    lens = recorded.calibration
+    rectify = Rectifier(Lens(lens.width, lens.height, lens.matrix,
+                             np.asarray(lens.coefficients), lens.model)
+                        if np.any(lens.coefficients) else
+                        Lens(lens.width, lens.height, lens.matrix, np.zeros(0), ''), CAMERA)
+    waiting = list(recorded.sentences)[::-1]
+    for picture in recorded.video.frames(warn):
+        time = picture.time / 1e9
+        due = []
+        while waiting and waiting[-1].begin <= time:
+            due.append(waiting.pop())
+        for sentence in due:
+            why = _objection(recorded, sentence, time)
+            if why:
+                tally.leave(why)
+                continue
+            try:
+                image = rectify(np.ascontiguousarray(picture.read()))
+            except ValueError as error:
+                warn(str(error))
+                tally.leave('its picture is damaged')
+                continue
+            tally.used += 1
+            yield _sample(recorded, sentence, time, image)
+        if not waiting:
+            return
+    for _ in waiting:
+        tally.leave('the video ends before it')
+
+
+def _objection(recorded: Recorded, sentence: Sentence, time: float) -> str:
+    """Why a sentence that is to be seen at ``time`` makes no episode; empty where it does."""
+    if not sentence.text:
+        return 'it says nothing'
+    if len(sentence.text.encode()) > MAX_TEXT:
+        return f'it is longer than {MAX_TEXT} bytes'
+    if time - sentence.begin > LATE:
+        return f'there is no picture within {LATE} s'
+    first = round((time - recorded.starts) * FPS)
+    if first < 0 or first + FRAMES > recorded.motion.frames:
+        return 'the motion does not cover it'
+    part = slice_frames(recorded.motion, first, first + FRAMES)
+    if checks.cut_jumps(part)[1]:
+        return 'the motion jumps'
+    return ''
+
+
+def _sample(recorded: Recorded, sentence: Sentence, time: float, image: np.ndarray) -> Sample:
+    first = round((time - recorded.starts) * FPS)
+    motion, _ = canonicalize(slice_frames(recorded.motion, first, first + FRAMES))
+    end = ground_pose(motion, FRAMES - 1)
+    return Sample(image, worn_camera(motion, recorded.mount), sentence.text,
+                  motion_to_features(motion), np.array([end.x, end.y, end.yaw]),
+                  np.asarray(motion.root_position[:, :2]), time)
+
+
+def worn_camera(motion: HumanMotion, mount: Mount, frame: int = 0) -> CameraPose:
+    """Pose of a camera on the head at a frame of a motion, against the pelvis."""
+    rows = [frame]
+    places, rotations = global_pose(motion.root_position[rows], motion.rotations[rows],
+                                    motion.scale)
+    forward = np.asarray(rotations)[0, _HEAD, :, 2]
+    pitch = -float(np.arcsin(np.clip(forward[2], -1.0, 1.0)))
+    yaw = np.arctan2(forward[1], forward[0]) - np.asarray(heading(motion.rotations[rows, 0]))[0]
+    return CameraPose(float(places[0, _HEAD, 2]) + mount.up, pitch + mount.pitch,
+                      float(wrap_angle(np.asarray(yaw + mount.yaw))))
+
+
+def mount_from_pitches(motion: HumanMotion, starts: float, times: np.ndarray,
+                       pitches: np.ndarray, mount: Mount = Mount()) -> Mount:
+    """
+    Find how far down a camera is tilted on the head from what it was seen to do.
+
+    ``pitches`` (N,) rad, downwards, of the camera at ``times`` (N,) s on the video's clock; the
+    median of what it looks further down than the head is taken.  ValueError where fewer than ten
+    of the times lie in the motion.
+    """
+    frames = np.round((np.asarray(times) - starts) * motion.fps).astype(int)
+    inside = (frames >= 0) & (frames < motion.frames)
+    if inside.sum() < 10:
+        raise ValueError(f'{int(inside.sum())} poses of the camera lie in the time of the motion')
+    worn = [worn_camera(motion, Mount(), int(frame)).pitch for frame in frames[inside]]
+    return replace(mount, pitch=float(np.median(np.asarray(pitches)[inside] - worn)))
+

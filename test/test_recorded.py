@@ -38,7 +38,7 @@ from egomotion_ros.data.recorded import (
     worn_camera,
 )
 from egomotion_ros.data.recorded_nymeria import open_sequence
-from egomotion_ros.data.recorded_picture import horizon, way_in_picture
+from egomotion_ros.data.recorded_picture import Chosen, horizon, way_in_picture
 from egomotion_ros.data.recorded_set import write_recorded
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import CAMERA
@@ -222,6 +222,34 @@ def test_scenes_cannot_be_built_around_recorded_motions(walk, gait_library, tmp_
     write_recorded(tmp_path, [replace(recorded(walk, [Sentence(1.0, 5.0, 'walk')]), name='c')])
     with pytest.raises(ValueError, match='draw the scenes first'):
         load_or_make_bank(tmp_path, gait_library, 'train', 100, 0, 1, 'furnished')
+
+
+def test_what_interrupts_leaves_the_set_as_it_was(walk, tmp_path, monkeypatch):
+    monkeypatch.setattr('egomotion_ros.data.recorded_set.SHARD', 1)
+    one = replace(recorded(walk, [Sentence(1.0, 5.0, 'walk')]), name='c')
+    write_recorded(tmp_path / 'set', [one])
+
+    def broken():
+        yield replace(one, name='e')
+        raise KeyboardInterrupt
+
+    for recordings, error in ((broken(), KeyboardInterrupt), ([one], ValueError)):
+        with pytest.raises(error):
+            write_recorded(tmp_path / 'set', recordings)
+        assert len(EpisodeSet.open(tmp_path / 'set')) == 1
+        assert len(list((tmp_path / 'set').glob('shard-*'))) == 1
+    write_recorded(tmp_path / 'set', [replace(one, name='e')])
+    held = EpisodeSet.open(tmp_path / 'set')
+    assert held.motion.tolist() == [0, 1] and held.bank.performance.tolist() == [0, 1]
+
+
+def test_few_of_many_are_drawn(walk):
+    sample, = samples(recorded(walk, [Sentence(1.0, 5.0, 'walk')]), Tally('walk'))
+    chosen = Chosen()
+    for n in range(1000):
+        chosen.add(replace(sample, begin=float(n)))
+    begins = [one.begin for one in chosen.samples]
+    assert 16 <= len(begins) < 32 and len(set(np.diff(begins))) == 1 and begins[-1] > 900
 
 
 def test_all_stages_train_on_recordings_alone(walk, tmp_path, capsys):

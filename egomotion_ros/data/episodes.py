@@ -287,12 +287,14 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     return count
 
 
-def write_shard(path: Path, arrays: dict[str, list], text_bytes: int = TEXT_BYTES) -> None:
-    """Write the arrays of a shard to a folder, and last the mark that it is whole."""
+def write_shard(path: Path, arrays: dict[str, list], text_bytes: int = TEXT_BYTES,
+                done: bool = True) -> None:
+    """Write the arrays of a shard to a folder, and last the mark that it is whole (``done``)."""
     types = {'images': np.uint8, 'depth': np.float16, 'camera': np.float32, 'objects': np.float32,
              'scene_seed': np.int64, 'goal': np.float32, 'hands': np.float32,
              'height': np.float32, 'view': np.float32, 'instruction': f'S{text_bytes}'}
     path.mkdir(exist_ok=True)
     for name, values in arrays.items():
         np.save(path / f'{name}.npy', np.array(values, types.get(name, np.int32)))
-    (path / 'done').touch()
+    if done:
+        (path / 'done').touch()

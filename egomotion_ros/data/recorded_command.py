@@ -37,19 +37,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Append the recordings; exit code 1 where none gave an episode."""
     from egomotion_ros.data.mapping import load_mapping, shipped_mappings
+    from egomotion_ros.data.recorded_picture import Chosen, save_sheet
     from egomotion_ros.data.recorded_set import write_recorded
 
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
-    drawn: list = []
+    chosen = Chosen()
     tallies = write_recorded(args.out, _opened(args.recordings, mappings), args.split,
-                             lambda text: print(text, file=sys.stderr), drawn.append)
+                             lambda text: print(text, file=sys.stderr), chosen.add)
     for tally in tallies:
         print(tally.line())
     count = sum(tally.used for tally in tallies)
     print(f'{count} recorded episodes -> {args.out}')
-    if args.picture is not None and drawn:
-        from egomotion_ros.data.recorded_picture import save_sheet
-        print(f'look at {save_sheet(args.picture, drawn)}')
+    if args.picture is not None and chosen.samples:
+        print(f'look at {save_sheet(args.picture, chosen.samples)}')
     return int(count == 0)
 
 

@@ -23,6 +23,22 @@ from egomotion_ros.data.scenes_view import project
 MOST, ACROSS = 16, 4
 
 
+class Chosen:
+    """Some of many samples, evenly spread: at least MOST where there were so many."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._every, self._seen = 1, 0
+
+    def add(self, sample: Sample) -> None:
+        """See a sample; every so many-th is kept, the fewer the more there are."""
+        if self._seen % self._every == 0:
+            self.samples.append(sample)
+            if len(self.samples) == 2 * MOST:
+                self.samples, self._every = self.samples[::2], 2 * self._every
+        self._seen += 1
+
+
 def save_sheet(path: Path, found: list[Sample]) -> Path:
     """Write a PNG of at most MOST samples, evenly chosen; returns where it is."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

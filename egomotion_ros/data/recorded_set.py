@@ -40,81 +40,130 @@ def write_recorded(folder: str | Path, recordings: Iterable[Recorded | ValueErro
     A recording belongs to a split by a hash of its name, as takes of a library do.  What cannot be
     read is told to ``warn``; ``show`` is given every episode.  Returns what became of every
     recording that was used.  Raises ValueError where the set holds other scenes or another split,
-    or already a recording of the same name; nothing is written then.
+    or already a recording of the same name: the set is then as it was, as it is after whatever
+    interrupts this.
     """
     folder = Path(folder)
     check_same(folder, KIND, split)
-    names = _names(folder)
-    found: list[Sample] = []
-    owners: list[str] = []
+    writer = _Writer(folder)
     tallies: list[Tally] = []
-    for one in recordings:
-        if isinstance(one, ValueError):
-            warn(f'left out: {one}')
-            continue
-        if split_of(one.name) != split:
-            warn(f'{one.name}: of split {split_of(one.name)}, not {split}')
-            continue
-        if one.name in names or any(tally.name == one.name for tally in tallies):
-            raise ValueError(f'{folder}: a recording {one.name!r} is there already')
-        tallies.append(Tally(one.name))
-        for sample in samples(one, tallies[-1], warn):
-            found.append(sample)
-            owners.append(one.name)
-            if show is not None:
-                show(sample)
-    if found:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, found, owners, names, split)
+    try:
+        for one in recordings:
+            if isinstance(one, ValueError):
+                warn(f'left out: {one}')
+                continue
+            if split_of(one.name) != split:
+                warn(f'{one.name}: of split {split_of(one.name)}, not {split}')
+                continue
+            if one.name in writer.names or any(tally.name == one.name for tally in tallies):
+                raise ValueError(f'{folder}: a recording {one.name!r} is there already')
+            tallies.append(Tally(one.name))
+            for sample in samples(one, tallies[-1], warn):
+                writer.add(sample, one.name)
+                if show is not None:
+                    show(sample)
+        writer.finish(split)
+    except BaseException:
+        writer.drop()
+        raise
     return tallies
 
 
+class _Writer:
+    """
+    Writes samples as they come, a shard at a time; the last step makes them part of the set.
+
+    Until then nothing marks the shards as whole, so that readers pass them over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        #: Recordings the set holds, in the order they came.
+        self.names = _names(folder)
+        bank = folder / 'motion_action.npy'
+        self._first = len(np.load(bank, allow_pickle=False)) if bank.exists() else 0
+        taken = [int(match[1]) for path in folder.glob('shard-recorded-*/done')
+                 if (match := re.fullmatch(r'shard-recorded-(\d+)', path.parent.name))]
+        self._number = max(taken, default=-1) + 1
+        self._waiting: list[Sample] = []
+        self._shards: list[Path] = []
+        self._features: list[np.ndarray] = []
+        self._goals: list[np.ndarray] = []
+        self._owners: list[str] = []
+
+    def add(self, sample: Sample, owner: str) -> None:
+        """Take a sample of the recording ``owner``."""
+        self._waiting.append(sample)
+        self._owners.append(owner)
+        if len(self._waiting) == SHARD:
+            self._flush()
+
+    def _flush(self) -> None:
+        path = self._folder / _NAME.format(self._number)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        self._shards.append(path)
+        write_shard(path, _arrays(self._waiting, self._first + len(self._features)), MAX_TEXT,
+                    done=False)
+        self._features += [sample.features.astype(np.float16) for sample in self._waiting]
+        self._goals += [sample.goal for sample in self._waiting]
+        self._waiting = []
+        self._number += 1
+
+    def finish(self, split: str) -> None:
+        """Append the motions to the bank, and then mark the shards as whole."""
+        if self._waiting:
+            self._flush()
+        if not self._features:
+            return
+        before = (MotionBank.load(self._folder) if (self._folder / 'motions.npy').exists()
+                  else None)
+        bank = joined(before, np.array(self._features), np.array(self._goals), self._owners)
+        # Into files of their own first: the old bank is being read from those that are replaced.
+        fresh = self._folder / 'bank.part'
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        bank.save(fresh)
+        del before, bank
+        for path in fresh.iterdir():
+            os.replace(path, self._folder / path.name)
+        fresh.rmdir()
+        if not (self._folder / 'episodes.json').exists():
+            describe(self._folder, KIND, split, 0)
+        names = (*self.names, *dict.fromkeys(self._owners))
+        (self._folder / 'recordings.txt').write_text(''.join(f'{name}\n' for name in names),
+                                                     encoding='utf-8')
+        for path in self._shards:
+            (path / 'done').touch()
+
+    def drop(self) -> None:
+        """Take away shards that did not become part of the set."""
+        for path in self._shards:
+            if not (path / 'done').exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def _names(folder: Path) -> list[str]:
-    """Recordings a set holds, in the order they came."""
     try:
         return (folder / 'recordings.txt').read_text(encoding='utf-8').splitlines()
     except FileNotFoundError:
         return []
 
 
-def _write(folder: Path, found: list[Sample], owners: list[str], names: list[str],
-           split: str) -> None:
-    before = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
-    bank = joined(before, found, owners)
-    first = 0 if before is None else len(before.features)
-    # Into files of their own first: the old bank is being read from those that are replaced.
-    fresh = folder / 'bank.part'
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    bank.save(fresh)
-    del before
-    for path in fresh.iterdir():
-        os.replace(path, folder / path.name)
-    fresh.rmdir()
-    if not (folder / 'episodes.json').exists():
-        describe(folder, KIND, split, 0)
-    taken = [int(match[1]) for path in folder.glob('shard-recorded-*')
-             if (match := re.fullmatch(r'shard-recorded-(\d+)', path.name))]
-    number = max(taken, default=-1) + 1
-    for start in range(0, len(found), SHARD):
-        part = found[start:start + SHARD]
-        write_shard(folder / _NAME.format(number), _arrays(part, first + start), MAX_TEXT)
-        number += 1
-    (folder / 'recordings.txt').write_text(
-        ''.join(f'{name}\n' for name in (*names, *dict.fromkeys(owners))), encoding='utf-8')
+def joined(bank: MotionBank | None, features: np.ndarray, goals: np.ndarray,
+           owners: list[str]) -> MotionBank:
+    """
+    Return a bank with recorded motions behind its own.
 
-
-def joined(bank: MotionBank | None, found: list[Sample], owners: list[str]) -> MotionBank:
-    """Return a bank with the motions of samples behind its own; ``owners`` are performances."""
-    count = len(found)
-    order = list(dict.fromkeys(owners))
+    ``features`` (N, 152, 140), ``goals`` (N, 3) their last poses, ``owners`` (N) the recordings
+    they are of, which are performances.
+    """
+    count, order = len(owners), {name: n for n, name in enumerate(dict.fromkeys(owners))}
     known = 0 if bank is None else int(bank.performance.max(initial=-1)) + 1
-    goals = np.array([sample.goal for sample in found])
     parts = {
-        'features': np.array([sample.features for sample in found], np.float16),
-        'action': np.full(count, RECORDED, np.int32),
+        'features': features.astype(np.float16), 'action': np.full(count, RECORDED, np.int32),
         'goal': goals, 'parameter': np.zeros(count),
-        'performance': np.array([known + order.index(name) for name in owners], np.int32),
+        'performance': np.array([known + order[name] for name in owners], np.int32),
         'oracle': goals, 'hands': np.full((count, 2, 3), np.nan),
         'cut': np.full((count, 2), -1)}
     if bank is not None:

@@ -66,13 +66,27 @@ def cut_run(config: TrainingConfig, out: Path) -> None:
         train(make_generator(), 'generator', config, interrupted, out)
 
 
-def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path) -> None:
-    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
-    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
-    cut_run(config, tmp_path / 'cut')
-    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
-    for name, value in whole.state_dict().items():
+WHOLE = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was not interrupted (``whole``), and the same cut off at step 6 (``cut``)."""
+    out = tmp_path_factory.mktemp('runs')
+    train(make_generator(), 'generator', WHOLE, toy_loss, out / 'whole')
+    cut_run(WHOLE, out / 'cut')
+    return out
+
+
+def goes_on(cut: Path, runs: Path) -> None:
+    """Let a run that was cut off go on, and hold its end against that of the whole one."""
+    resumed = train(make_generator(), 'generator', WHOLE, toy_loss, cut)
+    for name, value in load_tensors(runs / 'whole' / 'model.safetensors').items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(runs: Path, tmp_path: Path) -> None:
+    goes_on(shutil.copytree(runs / 'cut', tmp_path / 'cut'), runs)
 
 
 def test_every_validation_is_kept_once_and_a_new_run_keeps_its_own(tmp_path: Path) -> None:
@@ -103,27 +117,20 @@ def test_a_finished_run_leaves_no_thread_behind(tmp_path: Path) -> None:
     assert list((tmp_path / 'tensorboard').iterdir())
 
 
-def test_a_run_killed_between_its_files_goes_on_from_one_of_them(tmp_path: Path) -> None:
-    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
-    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
-    cut_run(config, tmp_path / 'cut')
+def test_a_run_killed_between_its_files_goes_on_from_one_of_them(runs: Path, tmp_path: Path
+                                                                  ) -> None:
+    cut = shutil.copytree(runs / 'cut', tmp_path / 'cut')
     # The weights of step 8 were written, the state of the run was not.
-    shutil.copy(tmp_path / 'whole' / 'model.safetensors', tmp_path / 'cut')
-    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    shutil.copy(runs / 'whole' / 'model.safetensors', cut)
+    goes_on(cut, runs)
 
 
-def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
-    config = TrainingConfig(steps=8, batch=16, warmup=2, save_every=4, ema=0.9)
-    whole = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'whole')
-    cut_run(config, tmp_path / 'cut')
-    path = tmp_path / 'cut' / 'training.safetensors'
+def test_a_run_of_the_first_format_goes_on(runs: Path, tmp_path: Path) -> None:
+    cut = shutil.copytree(runs / 'cut', tmp_path / 'cut')
+    path = cut / 'training.safetensors'
     save_tensors({k: v for k, v in load_tensors(path).items() if k == 'step' or k.startswith(
         ('model/', 'optimizer/'))}, path)
-    resumed = train(make_generator(), 'generator', config, toy_loss, tmp_path / 'cut')
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    goes_on(cut, runs)
 
 
 @pytest.mark.parametrize('change', [{'seed': 1}, {'batch': 8}])

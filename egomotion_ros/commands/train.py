@@ -86,14 +86,13 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
                                  None if args.init is None else args.init / 'generator')
         return
     from egomotion_ros.data.episodes import EpisodeSet
-    scenes = len(EpisodeSet.open(args.episodes).images)
-    border = int(scenes * args.stage1_scenes)
+    first, rest = EpisodeSet.open(args.episodes).shared_out(args.stage1_scenes)
     if stage == 'reasoner':
         from egomotion_ros.training.reasoner import train_reasoner
         tokenizer = args.out / 'tokenizer'
         train_reasoner(config, args.episodes, out, tokenizer if tokenizer.exists() else None,
-                       args.val, init, slice(0, border))
+                       args.val, init, first)
     else:
         from egomotion_ros.training.generator import train_generator
         train_generator(config, args.episodes, args.out / 'tokenizer', args.out / 'autoencoder',
-                        args.out / 'reasoner', out, args.val, slice(border, None), init)
+                        args.out / 'reasoner', out, args.val, rest, init)

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from egomotion_ros.data.episodes_commands import scene_episodes, way_episodes
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.looks import look_on_the_way
-from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.data.motion_bank import MotionBank, bank_folder
 from egomotion_ros.data.scenes import KINDS, MAX_OBJECTS, OBJECT_COLUMNS, SPLITS, scene_seed
 from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.data.scenes_view import CAMERA
@@ -136,7 +136,7 @@ class EpisodeSet:
         self.height: np.ndarray = joined['height']
         self.view: np.ndarray = joined['view']
         self._instructions = joined['instruction']
-        self.bank = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
+        self.bank = MotionBank.load(folder) if bank_folder(folder) is not None else None
         if self.bank is not None and self.motion.max(initial=-1) >= len(self.bank.features):
             raise ValueError(f'{folder}: episodes name motions the bank does not have')
 
@@ -159,6 +159,29 @@ class EpisodeSet:
 
     def __len__(self) -> int:
         return len(self.action)
+
+    def shared_out(self, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Divide the scenes between stage 1, which gets ``share`` of them, and stage 2.
+
+        Simulated scenes are divided in their order, recorded ones by whole recordings in theirs:
+        each stage sees both kinds.
+        """
+        recorded = np.zeros(len(self.images), bool)
+        recorded[self.scene[self.action == RECORDED]] = True
+        simulated, border = np.flatnonzero(~recorded), int((~recorded).sum() * share)
+        first, rest = simulated[:border], simulated[border:]
+        if recorded.any() and self.bank is not None:
+            rows = np.flatnonzero(self.action == RECORDED)
+            owner = self.bank.performance[self.motion[rows]]
+            owners, counts = np.unique(owner, return_counts=True)
+            # A single recording is cut: better than a stage without words of people.
+            early = owners[np.cumsum(counts) <= share * counts.sum()]
+            is_first = (np.isin(owner, early) if len(early) else
+                        np.arange(len(rows)) < int(share * len(rows)))
+            first = np.concatenate([first, self.scene[rows[is_first]]])
+            rest = np.concatenate([rest, self.scene[rows[~is_first]]])
+        return first, rest
 
     def instruction(self, episode: int) -> str:
         """Instruction of an episode."""
@@ -251,7 +274,7 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     """Draw, render and store the scenes of one shard; returns their count."""
     from egomotion_ros.data.render import SceneRenderer
     folder, split, kind, first, count, number = job
-    bank = MotionBank.load(folder) if (folder / 'motions.npy').exists() else None
+    bank = MotionBank.load(folder) if bank_folder(folder) is not None else None
     ends = bank.ends() if bank is not None else None
     arrays: dict[str, list] = {
         name: [] for name in ('images', 'depth', *_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}

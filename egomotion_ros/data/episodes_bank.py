@@ -26,7 +26,7 @@ from egomotion_ros.data.episodes_commands import parameter_of
 from egomotion_ros.data.gait import GaitLibrary
 from egomotion_ros.data.instructions import ACTIONS, free_parameters
 from egomotion_ros.data.looks import middle_of_approach
-from egomotion_ros.data.motion_bank import MotionBank
+from egomotion_ros.data.motion_bank import MotionBank, bank_folder
 from egomotion_ros.data.quality import motion_quality
 from egomotion_ros.data.scenes import SPLITS
 from egomotion_ros.data.scenes_furnished import APART, REACH_DISTANCES, REACH_HEIGHTS
@@ -188,7 +188,7 @@ def load_or_make_bank(folder: str | Path, library: GaitLibrary, split: str, coun
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / 'motions.npy').exists():
+    if bank_folder(folder) is None:
         make_bank(library, split, count, seed, workers, kind).save(folder)
     bank = MotionBank.load(folder)
     if (bank.action < 0).all():

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from egomotion_ros.data.episodes_table import rows
     from egomotion_ros.data.gait import GaitLibrary
     from egomotion_ros.data.library import MotionLibrary
+    from egomotion_ros.data.motion_bank import bank_folder
 
     gait = None
     if args.library is not None:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
                                  args.workers, args.kind)
         if args.moving_starts and not (bank.cut[:, 0] >= 0).any():
-            with_moving_starts(bank, args.moving_starts, args.seed).save(args.out)
+            with_moving_starts(bank, args.moving_starts, args.seed).save(bank_folder(args.out))
     write_episodes(args.out, args.split, args.scenes, args.seed, args.workers,
                    kind=args.kind)
     written = EpisodeSet.open(args.out)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+import re
 
 import numpy as np
 
@@ -69,12 +70,17 @@ class MotionBank:
     def save(self, folder: Path) -> None:
         """Write ``motions.npy`` and ``motion_*.npy`` into an existing folder."""
         np.save(folder / 'motions.npy', self.features.astype(np.float16))
+        self.save_columns(folder)
+
+    def save_columns(self, folder: Path) -> None:
+        """Write all but the features, ``motion_*.npy``, into an existing folder."""
         for name in (*_COLUMNS, 'hands', 'cut'):
             np.save(folder / f'motion_{name}.npy', getattr(self, name))
 
     @classmethod
     def load(cls, folder: Path) -> MotionBank:
-        """Memory-map a saved bank."""
+        """Memory-map the bank of a set's folder (:func:`bank_folder`)."""
+        folder = bank_folder(folder) or folder
         rest = {name: np.load(folder / f'motion_{name}.npy', allow_pickle=False)
                 for name in _COLUMNS}
         hands = folder / 'motion_hands.npy'
@@ -88,3 +94,16 @@ class MotionBank:
         if features.ndim != 3 or any(len(v) != len(features) for v in rest.values()):
             raise ValueError(f'{folder}: motion arrays disagree in length')
         return cls(features, **rest)
+
+
+def bank_folder(folder: Path) -> Path | None:
+    """
+    Where the bank of an episode set lies; None for a set without motions.
+
+    In the set's folder itself, or in the last of its ``bank-*``: one that took its place was put
+    there by one renaming.
+    """
+    later = [path for path in folder.glob('bank-*') if re.fullmatch(r'bank-\d{5}', path.name)]
+    if later:
+        return max(later)
+    return folder if (folder / 'motions.npy').exists() else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import csv
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from egomotion_ros.data.scenes import CAMERA
 from egomotion_ros.data.synthesis import FRAMES
 from egomotion_ros.nodes.rectify import Lens, Rectifier
 from egomotion_ros.nodes.sources import Calibration, Source, load_calibration, open_source
+from egomotion_ros.text import InstructionTooLongError, clean_instruction
 from egomotion_ros.types import FPS, CameraPose, HumanMotion
 
 #: Longest sentence (bytes of UTF-8); longer ones are left out.
@@ -90,6 +92,14 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A recording that is known by ``name`` and opened when it is its turn (``open``)."""
+
+    name: str
+    open: Callable[[], Recorded]
+
+
+@dataclass(frozen=True)
 class Sample:
     """
     One episode: ``image`` (128, 128, 3) uint8 canonical picture, ``camera`` there, ``text``.
@@ -125,47 +135,59 @@ class Tally:
         return f'{self.name}: {self.used} episodes{rest}'
 
 
-def read_table(path: str | Path, mappings: list[Mapping]) -> Iterator[Recorded | ValueError]:
+def read_table(path: str | Path, mappings: list[Mapping]) -> list[Listed]:
     """
-    Open the recordings that a YAML table lists, one after the other.
+    List the recordings of a YAML table; nothing of them is opened.
 
     Every entry has ``motion``, ``video`` and ``captions``, paths relative to the table, and may
     have ``starts`` (s on the video's clock at which the motion's file begins), ``fps`` (of the
-    motion's file), ``calibration`` (YAML of ROS), ``mount`` and ``name``.  Gives a ValueError for
-    an entry that cannot be read; raises one for a table that cannot.
+    motion's file), ``calibration`` (YAML of ROS), ``mount`` and ``name``.  Raises ValueError for a
+    table that cannot be read; opening an entry raises it for what is wrong there.
     """
     path = Path(path)
     try:
         rows = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f'{path}: not a table of recordings ({error})') from None
     if not isinstance(rows, list) or not rows or len(rows) > MAX_ROWS:
         raise ValueError(f'{path}: expected a list of recordings, each with motion, video and '
                          'captions')
-    for number, row in enumerate(rows, 1):
-        try:
-            yield _entry(path.parent, row, mappings)
-        except (ValueError, OSError) as error:
-            yield ValueError(f'{path.name}, recording {number}: {error}')
+    return [Listed(_name(row, number), partial(_entry, path, number, row, mappings))
+            for number, row in enumerate(rows, 1)]
 
 
-def _entry(folder: Path, row: Any, mappings: list[Mapping]) -> Recorded:
+def _name(row: Any, number: int) -> str:
+    """Name of an entry: its own, or that of the motion's file; without control characters."""
+    row = row if isinstance(row, dict) else {}
+    name = row.get('name')
+    name = Path(str(row.get('motion', f'recording {number}'))).stem if name is None else str(name)
+    return ' '.join(''.join(c if c.isprintable() else ' ' for c in name).split())
+
+
+def _entry(table: Path, number: int, row: Any, mappings: list[Mapping]) -> Recorded:
+    try:
+        return _opened(table.parent, _name(row, number), row, mappings)
+    except (ValueError, OSError) as error:
+        raise ValueError(f'{table.name}, recording {number}: {error}') from None
+
+
+def _opened(folder: Path, name: str, row: Any, mappings: list[Mapping]) -> Recorded:
     if not isinstance(row, dict) or not {'motion', 'video', 'captions'} <= set(row):
         raise ValueError('motion, video and captions are needed')
     if unknown := sorted(map(str, set(row) - _KEYS)):
         raise ValueError(f'unknown key {unknown[0]!r}; there are {", ".join(sorted(_KEYS))}')
+    starts = number_of(row.get('starts', 0.0), 'starts', -1e6, 1e6)
+    fps = None if 'fps' not in row else number_of(row['fps'], 'fps', 1.0, 1000.0)
+    mount = mount_of(row.get('mount', {}))
+    sentences = read_sentences(folder / str(row['captions']))
     video = open_source(folder / str(row['video']))
     calibration = (load_calibration(folder / str(row['calibration'])) if 'calibration' in row
                    else video.calibration)
     if calibration is None:
         raise ValueError(f'{row["video"]} holds no calibration: name one (calibration: '
                          'camera.yaml, as ROS writes it)')
-    fps = None if 'fps' not in row else number_of(row['fps'], 'fps', 1.0, 1000.0)
     motion = read_motion(folder / str(row['motion']), mappings, fps)
-    return Recorded(
-        str(row.get('name', Path(str(row['motion'])).stem))[:120], motion,
-        number_of(row.get('starts', 0.0), 'starts', -1e6, 1e6), video, calibration,
-        read_sentences(folder / str(row['captions'])), mount_of(row.get('mount', {})))
+    return Recorded(name, motion, starts, video, calibration, sentences, mount)
 
 
 def mount_of(value: Any) -> Mount:
@@ -218,6 +240,9 @@ def read_sentences(path: Path, shift: float = 0.0) -> tuple[Sentence, ...]:
                                  f'{", ".join(reader.fieldnames or ())[:120]}')
             found = []
             for row in reader:
+                if None in row:
+                    raise ValueError(f'{path.name}, line {reader.line_num}: more columns than the '
+                                     'header has; text with a comma stands in quotes')
                 begin, end = (_seconds(row[name]) + shift for name in names[:2])
                 if not (np.isfinite([begin, end]).all() and begin <= end):
                     raise ValueError(f'{path.name}, line {reader.line_num}: {row[names[0]]!r} to '
@@ -244,13 +269,13 @@ def samples(recorded: Recorded, tally: Tally, warn: Callable[[str], None] = lamb
     """
     Give an episode for every sentence that has a picture and five seconds of sound motion.
 
-    ``tally`` counts those that have not; ``warn`` hears of damaged pictures.
+    ``tally`` counts those that have not; ``warn`` hears of damaged pictures.  Raises ValueError
+    for a video without pictures, or pictures that are not those of the calibration.
     """
-    lens = recorded.calibration
-    rectify = Rectifier(Lens(lens.width, lens.height, lens.matrix,
-                             np.asarray(lens.coefficients), lens.model)
-                        if np.any(lens.coefficients) else
-                        Lens(lens.width, lens.height, lens.matrix, np.zeros(0), ''), CAMERA)
+    if recorded.motion.scale != 1.0 or recorded.motion.fps != FPS:
+        raise ValueError(f'a motion of scale 1 at {FPS} fps is needed, not of '
+                         f'{recorded.motion.scale:g} at {recorded.motion.fps:g}')
+    rectify = None
     waiting = list(recorded.sentences)[::-1]
     for picture in recorded.video.frames(warn):
         time = picture.time / 1e9
@@ -263,22 +288,40 @@ def samples(recorded: Recorded, tally: Tally, warn: Callable[[str], None] = lamb
                 tally.leave(why)
                 continue
             try:
-                image = rectify(np.ascontiguousarray(picture.read()))
+                image = np.ascontiguousarray(picture.read())
             except ValueError as error:
                 warn(str(error))
                 tally.leave('its picture is damaged')
                 continue
+            if rectify is None or rectify.lens.height != len(image):
+                rectify = _rectifier(recorded.calibration, *image.shape[:2])
             tally.used += 1
-            yield _sample(recorded, sentence, time, image)
+            yield _sample(recorded, sentence, time, rectify(image))
         if not waiting:
             return
     for _ in waiting:
         tally.leave('the video ends before it')
 
 
+def _rectifier(calibration: Calibration, height: int, width: int) -> Rectifier:
+    """Make pictures of a size canonical; ValueError where they cannot be the calibration's."""
+    if abs(width * calibration.height - height * calibration.width) > 0.01 * width * height:
+        raise ValueError(f'pictures of {width} x {height}, a calibration of '
+                         f'{calibration.width} x {calibration.height}')
+    lens = calibration.resized(width, height)
+    bent = bool(np.any(lens.coefficients))
+    return Rectifier(Lens(width, height, lens.matrix,
+                          np.asarray(lens.coefficients) if bent else np.zeros(0),
+                          lens.model if bent else ''), CAMERA)
+
+
 def _objection(recorded: Recorded, sentence: Sentence, time: float) -> str:
     """Why a sentence that is to be seen at ``time`` makes no episode; empty where it does."""
-    if not sentence.text:
+    try:
+        clean_instruction(sentence.text)
+    except InstructionTooLongError:
+        pass  # said below, in bytes
+    except ValueError:
         return 'it says nothing'
     if len(sentence.text.encode()) > MAX_TEXT:
         return f'it is longer than {MAX_TEXT} bytes'
@@ -288,9 +331,11 @@ def _objection(recorded: Recorded, sentence: Sentence, time: float) -> str:
     if first < 0 or first + FRAMES > recorded.motion.frames:
         return 'the motion does not cover it'
     part = slice_frames(recorded.motion, first, first + FRAMES)
-    if checks.cut_jumps(part)[1]:
-        return 'the motion jumps'
-    return ''
+    try:
+        jumps = bool(checks.cut_jumps(part)[1])
+    except ValueError:
+        jumps = True  # hardly a good frame
+    return 'the motion jumps' if jumps else ''
 
 
 def _sample(recorded: Recorded, sentence: Sentence, time: float, image: np.ndarray) -> Sample:

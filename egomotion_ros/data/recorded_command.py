@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from egomotion_ros.data.mapping import Mapping
-    from egomotion_ros.data.recorded import Recorded
+    from egomotion_ros.data.recorded import Listed
 
 #: What the sub-verb does, in a line.
 HELP = 'make episodes of head-camera recordings with motion and sentences, beside simulated ones'
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
 
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
     chosen = Chosen()
-    tallies = write_recorded(args.out, _opened(args.recordings, mappings), args.split,
+    if args.picture is not None:
+        args.picture.parent.mkdir(parents=True, exist_ok=True)
+    tallies = write_recorded(args.out, _listed(args.recordings, mappings), args.split,
                              lambda text: print(text, file=sys.stderr), chosen.add)
     for tally in tallies:
         print(tally.line())
@@ -53,17 +55,16 @@ def run(args: argparse.Namespace) -> int:
     return int(count == 0)
 
 
-def _opened(paths: list[Path], mappings: list[Mapping]) -> Iterator[Recorded | ValueError]:
-    from egomotion_ros.data.recorded import read_table
+def _listed(paths: list[Path], mappings: list[Mapping]) -> list[Listed]:
+    from egomotion_ros.data.recorded import Listed, read_table
     from egomotion_ros.data.recorded_nymeria import is_sequence, open_sequence
+    found: list[Listed] = []
     for path in paths:
         if not path.is_dir():
-            yield from read_table(path, mappings)
-        elif not is_sequence(path):
-            yield ValueError(f'{path}: no Nymeria sequence (body/xdata.npz, '
-                             'recording_head/data/data.vrs); list other recordings in a table')
+            found += read_table(path, mappings)
+        elif is_sequence(path):
+            found.append(Listed(path.resolve().name, partial(open_sequence, path, mappings)))
         else:
-            try:
-                yield open_sequence(path, mappings)
-            except (ValueError, OSError) as error:
-                yield ValueError(str(error))
+            raise ValueError(f'{path}: no Nymeria sequence (body/xdata.npz, '
+                             'recording_head/data/data.vrs); list other recordings in a table')
+    return found

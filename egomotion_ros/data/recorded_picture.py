@@ -59,7 +59,7 @@ def save_sheet(path: Path, found: list[Sample]) -> Path:
         axes.set(xlim=(-0.5, CAMERA.width - 0.5), ylim=(CAMERA.height - 0.5, -0.5),
                  xticks=[], yticks=[])
         axes.set_title('\n'.join(textwrap.wrap(f'{sample.begin:.1f} s: {sample.text}', 36)[:3]),
-                       fontsize=8)
+                       fontsize=8, parse_math=False)
     sheet.savefig(path)
     return path
 

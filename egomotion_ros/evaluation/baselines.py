@@ -22,7 +22,7 @@ import torch
 
 from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.body.hands import HANDS
-from egomotion_ros.data.episodes import EpisodeSet
+from egomotion_ros.data.episodes import RECORDED, EpisodeSet
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.evaluation.goals import reached_by
 from egomotion_ros.evaluation.reach import TOUCH
@@ -127,7 +127,8 @@ class Retrieval:
     def __init__(self, train: Conditions) -> None:
         episodes = train.episodes
         # A person who stands cannot be given a motion that is under way.
-        usable = (episodes.motion >= 0) & ~episodes.bank.under_way()[episodes.motion]
+        usable = ((episodes.motion >= 0) & (episodes.action != RECORDED)
+                  & ~episodes.bank.under_way()[episodes.motion])
         self._episodes = np.flatnonzero(usable)
         if not len(self._episodes):
             raise ValueError(f'{episodes.folder}: no episode starts at rest')

@@ -36,6 +36,11 @@ KINDS: dict[str, tuple[type, type[nn.Module]]] = {
 }
 
 
+#: Weights of a file of more bytes than this are not read into memory but mapped from it, so that
+#: billions are not held twice: the file must then stay as it is while the model is used.
+MAPPED = 2**30
+
+
 def build(kind: str, settings: dict[str, Any]) -> nn.Module:
     """Make a model of ``kind`` with the given sizes; ValueError names an unknown key or kind."""
     if kind not in KINDS:
@@ -117,11 +122,13 @@ def load_model(folder: Path, kind: str | None = None) -> nn.Module:
              if found == 'reasoner' and name.startswith('grounding.')}
     saved = {name: value.to(own[name].dtype) if name in own else value
              for name, value in load_tensors(folder / 'model.safetensors').items()}
+    mapped = (folder / 'model.safetensors').stat().st_size > MAPPED
     try:
-        # Taken as they are, mapped from the file: weights of billions are not held twice.
-        model.load_state_dict({**fresh, **saved}, assign=True)
+        model.load_state_dict({**fresh, **saved}, assign=mapped)
     except RuntimeError as error:
         raise ValueError(f'{folder}: weights do not fit config.json: {error}') from error
+    if mapped and isinstance(model, Reasoner):
+        model.vlm.tie_weights()  # tables that are one were read as two
     return model.eval()
 
 

@@ -360,7 +360,7 @@ def make_generator(settings: dict[str, Any], config: TrainingConfig, init: Path 
 
 def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
                     autoencoder_dir: Path, reasoner_dir: Path, out: Path,
-                    val_dir: Path | None = None, scenes: slice = slice(None),
+                    val_dir: Path | None = None, scenes: slice | np.ndarray = slice(None),
                     init: Path | None = None, shown: Shown = Shown(),
                     store: Path | None = None) -> MotionGenerator:
     """
@@ -383,7 +383,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     files = [*(Path(reasoner_dir) / name for name in ('config.json', 'model.safetensors')),
              Path(tokenizer_dir) / 'model.safetensors']
 
-    def prepare(folder: Path, part: slice, store: Path, limit: int | None = None
+    def prepare(folder: Path, part: slice | np.ndarray, store: Path, limit: int | None = None
                 ) -> tuple[EpisodeSet, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         episodes = EpisodeSet.open(folder)
         source = ReasonerBatches(episodes, text, encode_bank(tokenizer, episodes.bank.features),

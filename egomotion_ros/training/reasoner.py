@@ -400,7 +400,7 @@ def reasoner_pass(model: torch.nn.Module, batch: dict[str, Tensor]) -> ReasonerO
 
 def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
                    tokenizer_dir: Path | None = None, val_dir: Path | None = None,
-                   init: Path | None = None, scenes: slice = slice(None)) -> Reasoner:
+                   init: Path | None = None, scenes: slice | np.ndarray = slice(None)) -> Reasoner:
     """
     Train stage 1 and return it.
 
@@ -438,8 +438,8 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
 
 
 def stage1_batches(folder: Path, text: TextEncoder, patches: int,
-                   tokenizer: MotionTokenizer | None = None, scenes: slice = slice(None)
-                   ) -> ReasonerBatches:
+                   tokenizer: MotionTokenizer | None = None,
+                   scenes: slice | np.ndarray = slice(None)) -> ReasonerBatches:
     """Give the samples of ``scenes`` of the set in ``folder``; without ``tokenizer`` no codes."""
     episodes = EpisodeSet.open(folder)
     codes = None

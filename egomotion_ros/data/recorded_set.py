@@ -179,7 +179,8 @@ def _shards_of(bank: Path) -> list[str]:
 
 def _mark(folder: Path, bank: Path) -> None:
     for name in _shards_of(bank):
-        (folder / name / 'done').touch()
+        if (folder / name).is_dir():
+            (folder / name / 'done').touch()
 
 
 def _save_joined(folder: Path, bank: MotionBank | None, features: list[np.ndarray],

@@ -305,7 +305,7 @@ def samples(recorded: Recorded, tally: Tally, warn: Callable[[str], None] = lamb
 
 def _rectifier(calibration: Calibration, height: int, width: int) -> Rectifier:
     """Make pictures of a size canonical; ValueError where they cannot be the calibration's."""
-    if abs(width * calibration.height - height * calibration.width) > 0.01 * width * calibration.height:
+    if abs(height * calibration.width / (width * calibration.height) - 1.0) > 0.01:
         raise ValueError(f'pictures of {width} x {height}, a calibration of '
                          f'{calibration.width} x {calibration.height}')
     lens = calibration.resized(width, height)

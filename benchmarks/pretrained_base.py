@@ -54,14 +54,13 @@ from egomotion_ros.models.vlm import ConvResidual, Rays
 from egomotion_ros.text import PAD, TextEncoder, clean_instruction
 from egomotion_ros.training.loop import TrainingConfig, read_config, validations
 from egomotion_ros.training.reasoner import (
-    ReasonerBatches,
     fit_reasoner,
     make_reasoner,
     reasoner_pass,
     stage1_batches,
-    train_text,
     validate_reasoner,
 )
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, train_text
 
 #: File of an arm inside a wheel, and its SHA-256: wheels of strangers can change or vanish.
 FILES = {

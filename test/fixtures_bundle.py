@@ -73,7 +73,7 @@ def write_tiny_run(out: Path, reasoner: dict | None = None, codes: int = 32) -> 
 
     from egomotion_ros.models.checkpoints import build, save_model
     from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
-    from egomotion_ros.training.reasoner import train_text
+    from egomotion_ros.training.reasoner_batches import train_text
     autoencoder = tiny_models().autoencoder
     save_model(autoencoder, 'autoencoder', out / 'autoencoder')
     torch.manual_seed(0)

@@ -23,7 +23,7 @@ from egomotion_ros.training.generator import (
     train_generator,
 )
 from egomotion_ros.training.loop import validations
-from egomotion_ros.training.reasoner import ReasonerBatches, train_text
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, train_text
 
 VLM = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
     'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2,

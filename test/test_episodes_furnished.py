@@ -147,7 +147,8 @@ def test_table_counts_minutes_and_sources_of_every_action(episodes, gait_library
 def test_reasoner_learns_where_hands_go(episodes):
     torch = pytest.importorskip('torch')
     from egomotion_ros.models.grounding import GroundingHeads
-    from egomotion_ros.training.reasoner import ReasonerBatches, grounding_loss, train_text
+    from egomotion_ros.training.reasoner import grounding_loss
+    from egomotion_ros.training.reasoner_batches import ReasonerBatches, train_text
     torch.manual_seed(0)
     text = train_text(512, 40, kind='furnished')
     source = ReasonerBatches(episodes, text, None, 8)

@@ -3,12 +3,15 @@
 """Goal scores: the stated limits, intervals that cover, baselines that are what they claim."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+from fixtures_bundle import standing
 import numpy as np
 import pytest
 
+from egomotion_ros.aim import Aim
 from egomotion_ros.body.edits import place
-from egomotion_ros.data.scenes import sample_scene, scene_seed
+from egomotion_ros.data.scenes import OBJECT_COLUMNS, sample_scene, scene_seed
 from egomotion_ros.data.synthesis import synthesise
 from egomotion_ros.evaluation.goals import (
     best_constant,
@@ -131,3 +134,21 @@ def test_summary_counts(walk):
     assert summary['reached'] == 0.5 and summary['count'] == 4 and summary['at_rest'] == 1.0
     low, high = summary['reached_interval']
     assert 0 <= low <= 0.5 <= high <= 1
+
+
+@pytest.mark.parametrize('pelvis, why', [
+    ((2.1, 0.0, 0.0), 'generator'), ((3.0, 0.1, 0.0), 'aim: distance'),
+    ((0.0, 0.0, 1.57), 'aim: a search'), ((0.0, 1.4, 1.57), 'aim: another object, same colour'),
+    ((1.5, -1.5, 0.0), 'aim: elsewhere')])
+def test_a_walk_that_missed_has_a_reason(benchmark_script, pelvis, why):
+    """A red ball 2.6 m ahead was asked for; a red box stands 2 m to the left."""
+    table = np.zeros((6, len(OBJECT_COLUMNS)))
+    for row, (bearing, distance, shape) in enumerate(((0.0, 2.6, 0), (0.5 * np.pi, 2.0, 1))):
+        facts = {'valid': 1, 'bearing': bearing, 'distance': distance, 'shape': shape, 'colour': 0,
+                 'visible': 1}
+        for name, value in facts.items():
+            table[row, OBJECT_COLUMNS.index(name)] = value
+    goal = object_goal('walk_to', table[0])
+    question = SimpleNamespace(goal=goal, objects=table, target=0)
+    aim = Aim(np.array(pelvis), np.full((2, 3), np.nan))
+    assert benchmark_script('misses').reason(question, aim, standing(2)) == why

@@ -25,7 +25,8 @@ import egomotion_ros.training.generator_goals as goals
 from egomotion_ros.training.generator_goals import check_goals
 from egomotion_ros.training.loop import validations
 import egomotion_ros.training.reasoner as reasoner_training
-from egomotion_ros.training.reasoner import ReasonerBatches, train_reasoner
+from egomotion_ros.training.reasoner import train_reasoner
+from egomotion_ros.training.reasoner_batches import ReasonerBatches
 
 SCENES = 12
 OWN = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {

@@ -18,7 +18,7 @@ from egomotion_ros.models.checkpoints import load_model, save_model
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.runtimes.export import Models
 from egomotion_ros.training.queries import take_lessons, train_queries, with_queries
-from egomotion_ros.training.reasoner import ReasonerBatches, train_text
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, train_text
 
 OWN = {'model_type': 'egomotion_vlm', 'stem': [8, 8, 16, 16], 'text_config': {
     'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 2,

@@ -38,13 +38,15 @@ import egomotion_ros.training.generator as generator_training
 from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
 from egomotion_ros.training.motions import reconstruction_loss
 from egomotion_ros.training.reasoner import (
-    ReasonerBatches,
-    encode_bank,
     grounding_loss,
     keep_words,
-    on_device,
     reasoner_pass,
     train_reasoner,
+)
+from egomotion_ros.training.reasoner_batches import (
+    ReasonerBatches,
+    encode_bank,
+    on_device,
     train_text,
 )
 import egomotion_ros.training.unknown_words as unknown_words

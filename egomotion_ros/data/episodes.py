@@ -35,7 +35,7 @@ from tqdm import tqdm
 from egomotion_ros.data.episodes_commands import scene_episodes, way_episodes
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.looks import look_on_the_way
-from egomotion_ros.data.motion_bank import MotionBank, bank_folder
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.data.scenes import KINDS, MAX_OBJECTS, OBJECT_COLUMNS, SPLITS, scene_seed
 from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.data.scenes_view import CAMERA
@@ -93,10 +93,9 @@ class EpisodeSet:
     ``scene_seed`` (S,), ``height`` (S, 6) of the objects' centres (m), ``view`` (S, 2) field of
     the camera across and down (rad), ``depth`` (S, 32, 32) float16 along the optical axis (m;
     NaN: nothing seen, or a set drawn without); ``kind`` of all scenes.  Episodes E: ``scene``
-    (E,) index of the scene,
-    ``action``, ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
+    (E,) index of the scene, ``action`` (of a recording described in somebody's words
+    :data:`RECORDED`), ``target`` (-1: none), ``goal`` (E, 3) pelvis x, y, yaw in the start
     frame, ``hands`` (E, 2, 3) targets of the left and the right hand there (NaN: idle),
-    ``action`` :data:`RECORDED` where a recording is described in somebody's words,
     ``motion`` (E,) index into the bank (-1: none); :meth:`instruction` and
     :meth:`motion_features` by episode.
     """
@@ -136,7 +135,7 @@ class EpisodeSet:
         self.height: np.ndarray = joined['height']
         self.view: np.ndarray = joined['view']
         self._instructions = joined['instruction']
-        self.bank = MotionBank.load(folder) if bank_folder(folder) is not None else None
+        self.bank = MotionBank.find(folder)
         if self.bank is not None and self.motion.max(initial=-1) >= len(self.bank.features):
             raise ValueError(f'{folder}: episodes name motions the bank does not have')
 
@@ -274,7 +273,7 @@ def _write_shard(job: tuple[Path, str, str, int, int, int]) -> int:
     """Draw, render and store the scenes of one shard; returns their count."""
     from egomotion_ros.data.render import SceneRenderer
     folder, split, kind, first, count, number = job
-    bank = MotionBank.load(folder) if bank_folder(folder) is not None else None
+    bank = MotionBank.find(folder)
     ends = bank.ends() if bank is not None else None
     arrays: dict[str, list] = {
         name: [] for name in ('images', 'depth', *_PER_SHARD, *_PER_EPISODE, *_SINCE_2)}

@@ -95,15 +95,21 @@ def head_camera(start: CameraPose, motion: HumanMotion, frame: int) -> CameraPos
     Height and pitch change by what the head joint rises and nods, yaw (against the pelvis
     heading) by what it turns.
     """
-    rows = [0, frame]
+    before, now = head_pose(motion, 0), head_pose(motion, frame)
+    return CameraPose(start.height + now.height - before.height,
+                      start.pitch + now.pitch - before.pitch,
+                      start.yaw + float(wrap_angle(np.asarray(now.yaw - before.yaw))))
+
+
+def head_pose(motion: HumanMotion, frame: int) -> CameraPose:
+    """Height of the head joint, how far it looks down, and its yaw against the pelvis heading."""
+    rows = [frame]
     places, rotations = global_pose(motion.root_position[rows], motion.rotations[rows],
                                     motion.scale)
-    forward = np.asarray(rotations)[:, _HEAD, :, 2]
-    pitch = -np.arcsin(np.clip(forward[:, 2], -1, 1))
-    yaw = np.arctan2(forward[:, 1], forward[:, 0]) - np.asarray(heading(motion.rotations[rows, 0]))
-    turned = float(wrap_angle(np.asarray(yaw[1] - yaw[0])))
-    return CameraPose(start.height + float(places[1, _HEAD, 2] - places[0, _HEAD, 2]),
-                      start.pitch + float(pitch[1] - pitch[0]), start.yaw + turned)
+    forward = np.asarray(rotations)[0, _HEAD, :, 2]
+    yaw = np.arctan2(forward[1], forward[0]) - np.asarray(heading(motion.rotations[rows, 0]))[0]
+    return CameraPose(float(places[0, _HEAD, 2]), -float(np.arcsin(np.clip(forward[2], -1, 1))),
+                      float(yaw))
 
 
 def seen_from(scene: Scene, pose: PlanarPose, camera: CameraPose) -> Scene:

@@ -78,6 +78,11 @@ class MotionBank:
             np.save(folder / f'motion_{name}.npy', getattr(self, name))
 
     @classmethod
+    def find(cls, folder: Path) -> MotionBank | None:
+        """The bank of a set's folder; None for a set without motions."""
+        return None if bank_folder(folder) is None else cls.load(folder)
+
+    @classmethod
     def load(cls, folder: Path) -> MotionBank:
         """Memory-map the bank of a set's folder (:func:`bank_folder`)."""
         folder = bank_folder(folder) or folder

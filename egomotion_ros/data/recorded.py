@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ import numpy as np
 import yaml
 
 from egomotion_ros.body.edits import canonicalize, ground_pose, resample, slice_frames
-from egomotion_ros.body.features import heading, motion_to_features
-from egomotion_ros.body.kinematics import global_pose
+from egomotion_ros.body.features import motion_to_features
 from egomotion_ros.body.rotations import wrap_angle
-from egomotion_ros.body.skeleton import JOINT_INDEX
 from egomotion_ros.data import importer_checks as checks
 from egomotion_ros.data.importer import read_recordings
+from egomotion_ros.data.looks import head_pose
 from egomotion_ros.data.mapping import Mapping
 from egomotion_ros.data.scenes import CAMERA
 from egomotion_ros.data.synthesis import FRAMES
@@ -43,7 +42,6 @@ MAX_TEXT = 240
 LATE = 0.5
 #: Most sentences that are read of one file, and most recordings of one table.
 MAX_ROWS = 100_000
-_HEAD = JOINT_INDEX['head']
 _KEYS = {'motion', 'video', 'captions', 'starts', 'fps', 'calibration', 'mount', 'name'}
 #: What the columns of a table of sentences are called: begin, end, words.
 _COLUMNS = (('start', 'start_time', 'begin'), ('end', 'end_time'),
@@ -349,18 +347,13 @@ def _sample(recorded: Recorded, sentence: Sentence, time: float, image: np.ndarr
 
 def worn_camera(motion: HumanMotion, mount: Mount, frame: int = 0) -> CameraPose:
     """Pose of a camera on the head at a frame of a motion, against the pelvis."""
-    rows = [frame]
-    places, rotations = global_pose(motion.root_position[rows], motion.rotations[rows],
-                                    motion.scale)
-    forward = np.asarray(rotations)[0, _HEAD, :, 2]
-    pitch = -float(np.arcsin(np.clip(forward[2], -1.0, 1.0)))
-    yaw = np.arctan2(forward[1], forward[0]) - np.asarray(heading(motion.rotations[rows, 0]))[0]
-    return CameraPose(float(places[0, _HEAD, 2]) + mount.up, pitch + mount.pitch,
-                      float(wrap_angle(np.asarray(yaw + mount.yaw))))
+    head = head_pose(motion, frame)
+    return CameraPose(head.height + mount.up, head.pitch + mount.pitch,
+                      float(wrap_angle(np.asarray(head.yaw + mount.yaw))))
 
 
 def mount_from_pitches(motion: HumanMotion, starts: float, times: np.ndarray,
-                       pitches: np.ndarray, mount: Mount = Mount()) -> Mount:
+                       pitches: np.ndarray) -> Mount:
     """
     Find how far down a camera is tilted on the head from what it was seen to do.
 
@@ -372,6 +365,6 @@ def mount_from_pitches(motion: HumanMotion, starts: float, times: np.ndarray,
     inside = (frames >= 0) & (frames < motion.frames)
     if inside.sum() < 10:
         raise ValueError(f'{int(inside.sum())} poses of the camera lie in the time of the motion')
-    worn = [worn_camera(motion, Mount(), int(frame)).pitch for frame in frames[inside]]
-    return replace(mount, pitch=float(np.median(np.asarray(pitches)[inside] - worn)))
+    heads = [head_pose(motion, int(frame)).pitch for frame in frames[inside]]
+    return Mount(pitch=float(np.median(np.asarray(pitches)[inside] - heads)))
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 if TYPE_CHECKING:
     from egomotion_ros.data.mapping import Mapping
     from egomotion_ros.data.recorded import Listed
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.picture is not None:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
     tallies = write_recorded(args.out, _listed(args.recordings, mappings), args.split,
-                             lambda text: print(text, file=sys.stderr), chosen.add)
+                             partial(tqdm.write, file=sys.stderr), chosen.add)
     for tally in tallies:
         print(tally.line())
     count = sum(tally.used for tally in tallies)

@@ -148,7 +148,7 @@ class _Writer:
         if not self._features:
             return
         old = bank_folder(self._folder)
-        before = None if old is None else MotionBank.load(self._folder)
+        before = MotionBank.find(self._folder)
         version = 0 if old in (None, self._folder) else int(old.name[-5:]) + 1
         fresh = self._folder / f'bank-{version:05d}'
         part = fresh.with_suffix('.part')
@@ -185,38 +185,32 @@ def _mark(folder: Path, bank: Path) -> None:
 
 def _save_joined(folder: Path, bank: MotionBank | None, features: list[np.ndarray],
                  goals: np.ndarray, owners: list[str]) -> None:
-    """Save a bank with recorded motions behind its own; the features go to disk part by part."""
+    """
+    Save a bank with recorded motions behind its own; the features go to disk part by part.
+
+    ``features`` (152, 140) of each, ``goals`` (N, 3) their last poses, ``owners`` (N) the
+    recordings they are of, which are performances.
+    """
+    count, order = len(owners), {name: n for n, name in enumerate(dict.fromkeys(owners))}
     known = 0 if bank is None else len(bank.features)
-    joined(bank, np.zeros((len(features), 0), np.float16), goals, owners).save_columns(folder)
     table = np.lib.format.open_memmap(folder / 'motions.npy', 'w+', np.float16,
-                                      (known + len(features), *features[0].shape))
+                                      (known + count, *features[0].shape))
     for start in range(0, known, SHARD):
         end = min(start + SHARD, known)
         table[start:end] = bank.features[start:end]
     for n, one in enumerate(features):
         table[known + n] = one
     table.flush()
-
-
-def joined(bank: MotionBank | None, features: np.ndarray, goals: np.ndarray,
-           owners: list[str]) -> MotionBank:
-    """
-    Return a bank with the columns of recorded motions behind its own, and their features alone.
-
-    ``features`` (N, ...), ``goals`` (N, 3) their last poses, ``owners`` (N) the recordings they
-    are of, which are performances.
-    """
-    count, order = len(owners), {name: n for n, name in enumerate(dict.fromkeys(owners))}
-    known = 0 if bank is None else int(bank.performance.max(initial=-1)) + 1
-    parts = {
+    first = 0 if bank is None else int(bank.performance.max(initial=-1)) + 1
+    columns = {
         'action': np.full(count, RECORDED, np.int32), 'goal': goals, 'parameter': np.zeros(count),
-        'performance': np.array([known + order[name] for name in owners], np.int32),
+        'performance': np.array([first + order[name] for name in owners], np.int32),
         'oracle': goals, 'hands': np.full((count, 2, 3), np.nan),
         'cut': np.full((count, 2), -1)}
     if bank is not None:
-        parts = {name: np.concatenate([getattr(bank, name), value])
-                 for name, value in parts.items()}
-    return MotionBank(features=features, **parts)
+        columns = {name: np.concatenate([getattr(bank, name), value])
+                   for name, value in columns.items()}
+    MotionBank(table, **columns).save_columns(folder)
 
 
 def _arrays(found: list[Sample], first: int) -> dict[str, list]:

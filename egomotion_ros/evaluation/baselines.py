@@ -30,7 +30,7 @@ from egomotion_ros.evaluation.scenes import Answerer, Question
 from egomotion_ros.models.checkpoints import load_model
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.baseline_generator import Conditions
-from egomotion_ros.training.reasoner import to_pixels
+from egomotion_ros.training.reasoner_batches import to_pixels
 from egomotion_ros.types import FPS, PLAN_FRAMES, PLAN_WINDOWS, HumanMotion
 
 #: Folder of the checkpoint without a reasoner, beside those of the stages.

@@ -11,7 +11,7 @@ of stage 1 are in no graph: they start afresh, but for what a generator's aim ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from egomotion_ros.text import TextEncoder
 #: Bit pattern of the first number: 0.5; there are 2 ** 24 further ones below 2.
 _FIRST, _COUNT = 0x3F000000, 1 << 24
 _KINDS = ('reasoner', 'generator', 'autoencoder')
-_FIRST_GRAPHS = ('encode', 'decode_motion')
 #: Weights that no graph holds.
 _LEFT_OUT = 'grounding.'
 
@@ -57,13 +56,8 @@ def restore_models(bundle: Bundle, progress: bool = True) -> Models:
                if value.is_floating_point()]
     number = _number(tensors)
     graphs = lean_graphs(graph_modules(*models.values(), bundle.camera.width))
-    # Two small graphs that hold one model: what was made by another version shows there soon.
-    graphs = {name: graphs[name] for name in (*_FIRST_GRAPHS, *graphs)}
-    marked, found, checked = {}, {}, False
+    marked, found = {}, {}
     for name, graph in tqdm(graphs.items(), desc='restore', disable=not progress):
-        if name not in _FIRST_GRAPHS and not checked:
-            _check('autoencoder', models, _numbers(marked, found, number))
-            checked = True
         here = _initializers_of(trace(graph))
         there = _initializers_in(bundle.graphs[name].path)
         for key, value in here.items():
@@ -72,7 +66,12 @@ def restore_models(bundle: Bundle, progress: bool = True) -> Models:
                 marked[name, key], found[name, key] = value, there[key]
     computed = [(_same(tensor, marked), tensor.shape, undo)
                 for tensor, undo in _computed(models['generator'])]
-    answer = _numbers(marked, found, number, {place for place, _, _ in computed})
+    answer = np.full(number, np.nan, np.float32)
+    for place in marked.keys() - {place for place, _, _ in computed}:
+        index = marked[place].ravel().view(np.int32).astype(np.int64) - _FIRST
+        # Weights and nothing else: a constant may by chance look like one of them.
+        if index.min() >= 0 and index.max() < number and len(np.unique(index)) == len(index):
+            answer[index] = found[place].ravel()
     for place, shape, undo in computed:
         undo(found[place].reshape(shape), answer)
     _fill(models, answer, heads)
@@ -81,35 +80,6 @@ def restore_models(bundle: Bundle, progress: bool = True) -> Models:
         models['generator'].aim.give(models['reasoner'].grounding)
     text = TextEncoder.open(bundle.text_path, models['reasoner'].config.text_tokens)
     return Models(*models.values(), text, dict(bundle.manifest['provenance']))
-
-
-def _numbers(marked: Mapping[tuple[str, str], np.ndarray],
-             found: Mapping[tuple[str, str], np.ndarray], number: int,
-             but: Collection[tuple[str, str]] = ()) -> np.ndarray:
-    """Weights (number,) that stand in the graphs as they are, NaN where none was found."""
-    answer = np.full(number, np.nan, np.float32)
-    for place in marked.keys() - set(but):
-        index = marked[place].ravel().view(np.int32).astype(np.int64) - _FIRST
-        # Weights and nothing else: a constant may by chance look like one of them.
-        if index.min() >= 0 and index.max() < number and len(np.unique(index)) == len(index):
-            answer[index] = found[place].ravel()
-    return answer
-
-
-def _check(kind: str, models: Mapping[str, nn.Module], answer: np.ndarray) -> None:
-    """Raise ValueError, with its name, for a weight of a model that was not found."""
-    done = 0
-    for owner, model in models.items():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                if owner == kind and np.isnan(answer[done:done + value.numel()]).any():
-                    raise _not_there(kind, name)
-                done += value.numel()
-
-
-def _not_there(kind: str, name: str) -> ValueError:
-    return ValueError(f'the graphs do not hold {name} of the {kind} where this version of the '
-                      'package or its libraries puts it')
 
 
 def _number(tensors: list[Tensor]) -> int:
@@ -217,7 +187,8 @@ def _fill(models: Mapping[str, nn.Module], answer: np.ndarray, heads: dict[str, 
             if kind == 'reasoner' and name in heads:
                 value.copy_(heads[name])
             elif np.isnan(part).any():
-                raise _not_there(kind, name)
+                raise ValueError(f'the graphs do not hold {name} of the {kind} where this version '
+                                 'of the package or its libraries puts it')
             else:
                 value.copy_(torch.from_numpy(part.reshape(value.shape)))
 

@@ -31,7 +31,7 @@ from egomotion_ros.training.generator import (
 )
 from egomotion_ros.training.generator_goals import end_pose, goal_share
 from egomotion_ros.training.loop import processes, read_config, train
-from egomotion_ros.training.reasoner import ReasonerBatches, to_pixels
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, to_pixels
 from egomotion_ros.types import PLAN_WINDOWS
 
 #: Held-out episodes the curves are drawn from.

@@ -52,7 +52,7 @@ from egomotion_ros.training.loop import (
     train,
 )
 from egomotion_ros.training.motions import stillness
-from egomotion_ros.training.reasoner import ReasonerBatches, encode_bank, on_device
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, encode_bank, on_device
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.

@@ -47,15 +47,17 @@ from egomotion_ros.training.loop import (
     validations,
 )
 from egomotion_ros.training.reasoner import (
-    ReasonerBatches,
-    encode_bank,
     grounding_loss,
     keep_words,
     make_reasoner,
-    on_device,
     reasoner_pass,
-    train_text,
     validate_reasoner,
+)
+from egomotion_ros.training.reasoner_batches import (
+    ReasonerBatches,
+    encode_bank,
+    on_device,
+    train_text,
 )
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 

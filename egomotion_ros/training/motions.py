@@ -23,8 +23,8 @@ from egomotion_ros.body.features import (
 )
 from egomotion_ros.body.hands import WRISTS
 from egomotion_ros.body.skeleton import FOOT_JOINTS
-from egomotion_ros.data.episodes import MotionBank, bank_folder
 from egomotion_ros.data.library import MotionLibrary
+from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.types import FPS, WINDOW
 
 #: Frames of a training crop of recorded motion (3.2 s: most takes are at least that long).
@@ -168,9 +168,7 @@ def held_out_windows(library: MotionLibrary, split: str, frames: int = 152) -> l
 
 def open_bank(episodes: Path | None) -> MotionBank | None:
     """Return the bank of an episode folder, or None without one."""
-    if episodes is None or bank_folder(Path(episodes)) is None:
-        return None
-    return MotionBank.load(Path(episodes))
+    return None if episodes is None else MotionBank.find(Path(episodes))
 
 
 def _local(places: Tensor, yaw: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from egomotion_ros.models.checkpoints import build, load_model
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.loop import processes, read_config, train
-from egomotion_ros.training.reasoner import ReasonerBatches, on_device
+from egomotion_ros.training.reasoner_batches import ReasonerBatches, on_device
 
 #: Pictures and questions a picture that are decoded together.
 _PICTURES, _QUESTIONS = 16, 5

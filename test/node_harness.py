@@ -187,6 +187,8 @@ class Harness:
         rclpy.init(context=self.context)
         self.pipeline = None if pipeline is None else GatedPipeline(pipeline)
         self.sim_time = sim_time
+        #: What simulated time advances by each time the world is published (every 20 ms at best).
+        self.tick_ns = 20_000_000
         values = {'use_sim_time': sim_time, 'camera.hfov': 1.4, **PATIENCE, **FORGETFUL,
                   **parameters}
         try:
@@ -289,7 +291,7 @@ class Harness:
     def _live(self) -> None:
         while self._alive:
             if self.sim_time and self.time_runs:
-                self.now_ns += 20_000_000
+                self.now_ns += self.tick_ns
             try:
                 self.publish_once()
             except Exception:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from egomotion_ros.msg import Status
+from egomotion_ros.nodes import observer
 from egomotion_ros.nodes.conversions import robot_from_msg
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.pipeline import EgoMotionPipeline
@@ -94,6 +95,23 @@ def test_a_new_goal_preempts_and_the_motion_goes_on_without_a_stop(harness):
     assert not any(motion.hold for motion in harness.heard.motions)
     second.cancel_goal_async()
     assert harness.result(second)[1].error_code == ErrorCode.CANCELED
+
+
+@pytest.mark.parametrize('missing', ['image', 'time'])
+def test_what_nobody_wants_any_more_is_waited_for_no_longer(pipeline, monkeypatch, missing):
+    monkeypatch.setattr(observer, 'LATE_CLOCK', 60.0)
+    with Harness(pipeline, sim_time=missing == 'time', **{'image.timeout': 60.0}) as harness:
+        harness.camera_on = missing == 'time'
+        harness.image_shift = 30.0
+        goal = harness.send('walk forward')
+        harness.wait_status(Status.REASONING)
+        goal.cancel_goal_async()
+        assert harness.result(goal)[1].error_code == ErrorCode.CANCELED
+        # Deactivation waits for the thread that plans: with an answer within the patience of the
+        # harness only where that thread gave up.
+        assert harness.transition(DEACTIVATE, timeout=20.0)
+        assert not harness.pipeline.reached['reason'].is_set()
+        assert not any(m.code == ErrorCode.NO_IMAGE for m in harness.heard.messages)
 
 
 def test_two_goals_at_once_leave_one_running(harness):

@@ -49,6 +49,8 @@ COUNTS = (
 PAUSE = 0.005
 #: Seconds of silence that are believed only after another look.
 DOUBTED = 0.1
+#: Seconds after which a wait looks whether it is still wanted.
+SLICE = 0.02
 
 
 @dataclass
@@ -179,10 +181,15 @@ class Channel:
         with self._news:
             return list(self._samples)
 
-    def wait(self, timeout: float) -> Sample | None:
-        """Return the newest sample, waiting ``timeout`` seconds for a first one."""
+    def wait(self, timeout: float, unless: threading.Event | None = None) -> Sample | None:
+        """Return the newest sample; waits ``timeout`` seconds for a first, ``unless`` is set."""
+        end = time.monotonic() + timeout
         with self._news:
-            self._news.wait_for(lambda: bool(self._samples), timeout)
+            while not self._samples and not (unless is not None and unless.is_set()):
+                left = end - time.monotonic()
+                if left <= 0.0:
+                    break
+                self._news.wait(left if unless is None else min(left, SLICE))
             return self._samples[-1] if self._samples else None
 
     def silence(self) -> float:

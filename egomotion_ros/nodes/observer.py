@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,7 @@ class Observer:
         self._camera, self._robot = pipeline.camera, pipeline.robot
         self._clock, self._log = node.get_clock(), node.get_logger()
         self._patience_ends = 0.0
+        self._unwanted = threading.Event()
         self._names = joint_map(parameters['joint_map'])
 
         def channel(kind: type, topic: str, name: str, keep: int = 1) -> Channel:
@@ -138,13 +140,14 @@ class Observer:
         """True while subscribed."""
         return self._inputs.is_open
 
-    def look(self, instruction: str) -> View:
+    def look(self, instruction: str, unwanted: threading.Event) -> View:
         """
-        Make an observation of the newest image; waits for a first one.
+        Make an observation of the newest image; waits for a first one, until ``unwanted`` is set.
 
         Raises NodeError with the code of what is missing, stale or bad.
         """
-        sample = self.image.wait(self._parameters['image.timeout'])
+        self._unwanted = unwanted
+        sample = self.image.wait(self._parameters['image.timeout'], unwanted)
         self._patience_ends = time.monotonic() + LATE_CLOCK
         if sample is None:
             raise NodeError(
@@ -189,7 +192,7 @@ class Observer:
         timeout = self._parameters['joint_states.timeout']
         sample = self.joint_states.newest()
         if sample is None and self._needs_joints and patient:
-            sample = self.joint_states.wait(timeout)
+            sample = self.joint_states.wait(timeout, self._unwanted)
         if sample is None:
             if self._needs_joints:
                 raise NodeError(
@@ -209,7 +212,7 @@ class Observer:
         required = self._parameters['odom.required']
         samples = self.odom.all()
         if not samples and required and patient:
-            self.odom.wait(self._parameters['odom.timeout'])
+            self.odom.wait(self._parameters['odom.timeout'], self._unwanted)
             samples = self.odom.all()
         if not samples:
             if required:
@@ -238,7 +241,9 @@ class Observer:
             if hfov > 0:
                 key: tuple = (width, height, hfov, rotate)
             else:
-                sample = self.camera_info.wait(self._parameters['image.timeout'])
+                sample = self.camera_info.wait(
+                    self._parameters['image.timeout'], self._unwanted
+                )
                 if sample is None:
                     raise ValueError(
                         f'no calibration: nothing on {self.camera_info.topic!r} and the '
@@ -313,7 +318,7 @@ class Observer:
 
     def _head(self, stamp: int) -> tuple[np.ndarray, np.ndarray]:
         """Optical centre and body axes of the camera from the topic head_pose."""
-        self.head_pose.wait(self._parameters['odom.timeout'])
+        self.head_pose.wait(self._parameters['odom.timeout'], self._unwanted)
         samples = self.head_pose.all()
         if not samples:
             raise NodeError(ErrorCode.NO_ODOMETRY, 'no head pose came')
@@ -339,8 +344,9 @@ class Observer:
         reached = sample.stamp - round(1e9 * self._parameters['future_tolerance'])
         begun = time.monotonic()
         while (self._clock.now().nanoseconds < reached
-               and time.monotonic() < self._patience_ends):
-            time.sleep(0.005)
+               and time.monotonic() < self._patience_ends
+               and not self._unwanted.wait(0.005)):
+            pass
         waited = time.monotonic() - begun
         if waited > TOLD_WAIT:
             self._log.warning(f'/clock was {waited:.2f} s behind the stamps of the inputs',

@@ -9,7 +9,8 @@ replaces a waiting one and cancels the one being worked on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 import secrets
 import threading
@@ -228,6 +229,14 @@ class PlanWorker:
                 self._on_stage(request, name, primitives)
             marks.append(time.perf_counter())
 
+        @contextmanager
+        def observing() -> Iterator[None]:
+            try:
+                yield
+            except NodeError:
+                stage('')  # what was missing is of no interest where waiting was given up
+                raise
+
         def milliseconds() -> dict[str, float]:
             names = ('observe', 'reason', 'generate', 'retarget')
             spent = 1000.0 * np.diff(marks[1:])
@@ -235,14 +244,16 @@ class PlanWorker:
 
         if request.primitives is None:
             stage('reason')
-            view = self._observer.look(request.instruction)
+            with observing():
+                view = self._observer.look(request.instruction, request.cancelled)
             stage('')
             primitives = self._pipeline.reason(
                 view.observation, request.plan_id, request.drawn_seed
             )
         else:
             stage('')
-            view, primitives = self._observer.place(request.primitives)
+            with observing():
+                view, primitives = self._observer.place(request.primitives, request.cancelled)
             stage('')
         if self._only_reasons:
             stage('')

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -144,20 +145,23 @@ class Receiver(Observer):
         self._seen.append(plan.plan_id)
         self._newest, self._is_new = plan.stamp, True
 
-    def place(self, plan: PrimitivePlan) -> tuple[View, PrimitivePlan]:
+    def place(
+        self, plan: PrimitivePlan, unwanted: threading.Event
+    ) -> tuple[View, PrimitivePlan]:
         """
-        Measure the robot for a plan that another node reasoned.
+        Measure the robot for a plan that another node reasoned; waits until ``unwanted`` is set.
 
         Without odometry the plan starts where the motion under way has brought the robot.  Raises
         NodeError for states that are required and missing, stale or bad, and BAD_PRIMITIVES where
         the robot was elsewhere.
         """
         p = self._parameters
+        self._unwanted = unwanted
         self._patience_ends = time.monotonic() + LATE_CLOCK
         for channel, name in ((self.joint_states, 'joint_states'), (self.odom, 'odom')):
             # Where nothing moved, this was subscribed a moment ago, and no image is waited for.
             if p[f'{name}.required']:
-                channel.wait(p['primitives.timeout'])
+                channel.wait(p['primitives.timeout'], unwanted)
         joints, base = self._joints(patient=True), self._base(plan.stamp, patient=True)
         if base is not None:
             here = self.stand(base, plan.stamp)[0]

@@ -245,7 +245,7 @@ def mixed(walk, gait_bank: MotionBank, tmp_path_factory) -> Path:
     gait_bank.save(out / 'set')
     table = write_recording(out, walk)
     assert main(['data', 'recorded', str(table), '--out', str(out / 'set'),
-                 '--picture', str(out / 'sheet.png')]) == 0
+                 '--picture', str(out / 'sheet.of')]) == 0
     return out
 
 
@@ -262,11 +262,13 @@ def test_the_command_appends_to_a_simulated_set(mixed, gait_bank, walk, capsys):
     # What was simulated is as it was, and the scenes know of no objects there.
     assert (held.bank.features[:len(bank.features)] == bank.features).all()
     assert (held.objects[4:] == 0).all() and (held.scene_seed[4:] < 0).all()
-    assert Image.open(mixed / 'sheet.png').size[0] > 500
+    assert Image.open(mixed / 'sheet.of').size[0] > 500
     with pytest.raises(ValueError, match='no simulated episode has a motion'):
         EpisodeTexts(held)
-    again = main(['data', 'recorded', str(mixed / 'table.yaml'), '--out', str(mixed / 'set')])
-    assert again == 1 and 'is there already' in capsys.readouterr().err
+    again = ['data', 'recorded', str(mixed / 'table.yaml'), '--out', str(mixed / 'set')]
+    assert main(again) == 1 and 'is there already' in capsys.readouterr().err
+    assert main([*again, '--picture', str(mixed)]) == 1
+    assert 'is a folder' in capsys.readouterr().err
     first, rest = held.shared_out(0.5)
     assert sorted([*first, *rest]) == list(range(6)) and sorted(first) == [0, 1, 4]
     assert len(EpisodeSet.open(mixed / 'set').images) == 6

@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = Chosen()
     if args.picture is not None:
         args.picture.parent.mkdir(parents=True, exist_ok=True)
+        if args.picture.is_dir():
+            raise ValueError(f'--picture {args.picture} is a folder, it takes a file')
     tallies = write_recorded(args.out, _listed(args.recordings, mappings), args.split,
                              partial(tqdm.write, file=sys.stderr), chosen.add)
     for tally in tallies:

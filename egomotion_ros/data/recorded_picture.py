@@ -60,7 +60,7 @@ def save_sheet(path: Path, found: list[Sample]) -> Path:
                  xticks=[], yticks=[])
         axes.set_title('\n'.join(textwrap.wrap(f'{sample.begin:.1f} s: {sample.text}', 36)[:3]),
                        fontsize=8, parse_math=False)
-    sheet.savefig(path)
+    sheet.savefig(path, format='png')
     return path
 
 

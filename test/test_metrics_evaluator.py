@@ -154,6 +154,24 @@ def test_the_halves_that_are_compared_share_no_motion(episodes) -> None:
         'walk_to'}
 
 
+def test_rows_of_the_protocol_are_what_they_are_called(trained, episodes) -> None:
+    from egomotion_ros.evaluation.protocols import draw, text_to_motion
+    asked = draw(EpisodeSet.open(episodes), 1000)
+    real = asked.recorded()
+    swapped = real[1:] + real[:1]
+    rows = text_to_motion(Evaluator.open(trained), asked, real, [[m] for m in swapped],
+                          [[real[0], real[0]], [real[1], real[2]]], replications=3)
+    mean = {row: {figure: value['mean'] for figure, value in rows[row].items()}
+            for row in ('real', 'reconstructed', 'generated')}
+    assert mean['reconstructed'] == pytest.approx(mean['real'], rel=0.02, abs=0.05)
+    # The same motions, none with its own text: FID cannot tell, what pairs them does.
+    assert mean['generated']['FID'] == pytest.approx(mean['real']['FID'], rel=0.02)
+    assert mean['generated']['MM-Dist'] > mean['real']['MM-Dist']
+    assert mean['generated']['R@3'] < mean['real']['R@3']
+    assert mean['generated'].pop('MultiModality') > 0.0
+    assert set(mean['generated']) == set(mean['real'])
+
+
 def test_too_few_episodes_are_refused(tiny_bundle, library, gait_bank, tmp_path, capsys) -> None:
     write_episodes(tmp_path, 'train', 3, bank=gait_bank)
     assert main(['metrics', str(tiny_bundle), '--library', str(library), '--episodes',

@@ -111,18 +111,22 @@ def stacked(motions: list[HumanMotion]) -> np.ndarray:
     return np.stack([motion_to_features(m)[:EVALUATED] for m in motions])
 
 
-def text_to_motion(evaluator: Evaluator, asked: Asked, made: list[list[HumanMotion]],
-                   repeated: list[list[HumanMotion]], replications: int) -> dict[str, object]:
+def text_to_motion(evaluator: Evaluator, asked: Asked, coded: list[HumanMotion],
+                   made: list[list[HumanMotion]], repeated: list[list[HumanMotion]],
+                   replications: int) -> dict[str, object]:
     """
-    HumanML3D protocol: rows ``real`` and ``generated`` of figures with mean and interval.
+    HumanML3D protocol: rows of figures with mean and interval.
 
-    ``made`` answers of the episodes asked, ``repeated`` texts with many samples each
-    (MultiModality).  A replication draws groups, pairs and one of the samples of every text.
+    ``real`` are the recorded motions, ``reconstructed`` the same through the autoencoder,
+    ``coded``: what a generator in its latent space can reach.  ``generated``: ``made`` answers of
+    the episodes asked, ``repeated`` texts with many samples each (MultiModality).  A replication
+    draws groups, pairs and one of the samples of every text.
     """
     words = evaluator.texts(asked.texts)
     other = evaluator.features(asked.other)
     samples = len(made[0])
     rows = {'real': evaluator.features(asked.real)[:, None],
+            'reconstructed': evaluator.motions(coded)[:, None],
             'generated': evaluator.motions([m for row in made for m in row]).reshape(
                 len(made), samples, -1)}
     many = np.stack([evaluator.motions(row) for row in repeated])

@@ -71,8 +71,10 @@ def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrar
         'leaks': _leaks(library, train_texts, [episodes.instruction(int(asked.episodes.index[n]))
                                                for n in asked.rows])}
     if evaluator is not None:
+        coded = [part for m in asked.recorded()
+                 for part in reconstructed(pipeline, runtime, m)[:1]]
         out['HumanML3D protocol'] = text_to_motion(
-            evaluator, asked, [[m] for m in made], repeated, counts.replications)
+            evaluator, asked, coded, [[m] for m in made], repeated, counts.replications)
     out['UniEgoMotion protocol'] = egocentric(evaluator, asked, made)
     out['physics'] = {
         'generated': mean_of([human_physics(m) for m in made]),

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egomotion_ros.commands.outputs import output_file
+
 if TYPE_CHECKING:
     from egomotion_ros.evaluation.baselines import Baselines
     from egomotion_ros.evaluation.questions import Question
@@ -187,9 +189,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be at least 1, got {value}')
-    for path in (args.picture, args.video):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f'{path}: its folder does not exist')
+    output_file(args.picture, '--picture')
+    output_file(args.video, '--video')
     if args.seed < 0:
         raise ValueError(f'--seed must be at least 0, got {args.seed}')
     if args.camera_path is None:

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from egomotion_ros.commands.outputs import output_file
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
@@ -41,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ('plans', 'texts', 'samples', 'replications', 'retargeted'):
         if getattr(args, name) < 2:
             raise ValueError(f'--{name} must be at least 2, got {getattr(args, name)}')
+    output_file(args.plot, '--plot')
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.data.episodes import EpisodeSet
     from egomotion_ros.data.library import MotionLibrary

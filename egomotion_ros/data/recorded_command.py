@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from egomotion_ros.commands.outputs import output_file
+
 if TYPE_CHECKING:
     from egomotion_ros.data.mapping import Mapping
     from egomotion_ros.data.recorded import Listed
@@ -44,10 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
     chosen = Chosen()
-    if args.picture is not None:
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        if args.picture.is_dir():
-            raise ValueError(f'--picture {args.picture} is a folder, it takes a file')
+    output_file(args.picture, '--picture')
     tallies = write_recorded(args.out, _listed(args.recordings, mappings), args.split,
                              partial(tqdm.write, file=sys.stderr), chosen.add)
     for tally in tallies:

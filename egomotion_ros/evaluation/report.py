@@ -156,4 +156,4 @@ def draw_ratios(report: dict[str, object], path: Path) -> None:
         axis.set_title(f'{name}, made / recorded')
         axis.set_yticks(range(len(rows)), list(rows))
         axis.set_ylim(len(rows) - 0.5, -0.5)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format='png')

@@ -35,7 +35,7 @@ def draw_sheet(questions: list[Question], motions: list[HumanMotion], path: Path
         above.set_title(f'{"reached" if score.reached else "missed"}: {score.distance:.2f} m, '
                         f'{np.degrees(score.angle):.0f} deg', fontsize=9,
                         color='tab:green' if score.reached else 'tab:red')
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, format='png')
 
 
 def _draw_path(axes: object, question: Question, motion: HumanMotion) -> None:

@@ -14,6 +14,7 @@ import pytest
 from egomotion_ros.body.rotations import quaternion_to_matrix, yaw_matrix
 from egomotion_ros.body.skeleton import JOINT_INDEX
 from egomotion_ros.nodes.player import Player
+from egomotion_ros.retarget import ik
 from egomotion_ros.retarget.beginning import MARGIN, stop_after
 from egomotion_ros.retarget.description import RobotDescription
 from egomotion_ros.retarget.joining import decelerate, join, sample
@@ -164,6 +165,24 @@ def test_arms_that_would_pass_through_the_body_are_kept_beside_it(name):
     beside = Retargeter(description).retarget(pressed)
     assert self_collisions(description, beside) == 0
     assert_inside(beside, description)
+
+
+def test_an_arm_swung_as_fast_as_in_a_kick_brakes_before_the_body(g1, monkeypatch):
+    description = g1.description
+    human = standing(frames=90, scale=description.scale)
+    share = np.clip((np.arange(90) - 30) / 4, 0, 1)
+    rotations = human.rotations.copy()
+    rotations[:, JOINT_INDEX['right_shoulder']] @= turn(
+        [0, 0, 1], -0.5 + 1.4 * share**2 * (3 - 2 * share)
+    )
+    swung = replace(human, rotations=rotations)
+    motion = g1.retarget(swung)
+    assert self_collisions(description, motion) == 0
+    assert_inside(motion, description)
+    # Seen as late as that, and closing half of the gap a step, it cannot.
+    monkeypatch.setattr(ik, 'NEARBY', 0.05)
+    monkeypatch.setattr(ik, 'CLOSING', 0.5)
+    assert self_collisions(description, g1.retarget(swung)) > 0
 
 
 def test_stances_that_low_contact_joins_are_stepped_between(g1):

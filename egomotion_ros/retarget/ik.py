@@ -22,7 +22,10 @@ POSTURE, SMOOTHNESS = 0.05, 0.1
 #: Added to the diagonal, so that a direction without any weight still has a solution.
 DAMPING = 1e-6
 #: Pairs of geoms nearer than this (m) are watched, and kept this far apart.
-NEARBY, MARGIN = 0.05, 0.005
+NEARBY, MARGIN = 0.1, 0.005
+#: Share of what lies between them and MARGIN that they may close in a step (a velocity damper,
+#: Faverjon and Tournassoud 1987): an arm as fast as a kick's needs that long to brake.
+CLOSING = 0.2
 #: DAQP's mark of a constraint that may give way (at a price) rather than make the step fail.
 _SOFT = 8
 
@@ -194,8 +197,8 @@ class Stepper:
                 mujoco.mj_jac(model, data, self._jac_other, None, ends[3:], model.geom_bodyid[b])
                 way = (ends[3:] - ends[:3]) / (gap if abs(gap) > 1e-9 else 1e-9)
                 self._rows[row] = way @ (self._jac_other - self._jac)
-                # Out of a collision at a pace, not at once.
-                self._lower[model.nv + row] = max(MARGIN - gap, -1.0) * 0.5
+                # Out of a collision at a pace as well, not at once.
+                self._lower[model.nv + row] = max(MARGIN - gap, -1.0) * CLOSING
             else:
                 self._rows[row], self._lower[model.nv + row] = 0.0, -1e3
             row += 1

@@ -22,7 +22,7 @@ POSTURE, SMOOTHNESS = 0.05, 0.1
 #: Added to the diagonal, so that a direction without any weight still has a solution.
 DAMPING = 1e-6
 #: Pairs of geoms nearer than this (m) are watched, and kept this far apart.
-NEARBY, MARGIN = 0.1, 0.005
+NEARBY, MARGIN = 0.1, 0.01
 #: Share of what lies between them and MARGIN that they may close in a step (a velocity damper,
 #: Faverjon and Tournassoud 1987): an arm as fast as a kick's needs that long to brake.
 CLOSING = 0.2

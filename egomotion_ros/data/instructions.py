@@ -35,7 +35,6 @@ SHAPE_WORDS = {
 _TRAIN = {
     'walk_to': ('walk to {o}', 'go to {o}', 'walk over to {o}', 'move to {o}', 'head to {o}',
                 'please walk to {o}', 'go over to {o}', 'approach {o}', 'walk towards {o}',
-                'move towards {o}', 'head towards {o}', 'come towards {o}',
                 'walk up to {o}', 'can you go to {o}', 'head over to {o}'),
     'turn_to': ('turn to {o}', 'turn towards {o}', 'face {o}', 'look at {o}',
                 'turn to face {o}', 'please turn to {o}', 'turn and look at {o}',

@@ -7,7 +7,8 @@ from __future__ import annotations
 #: Patterns added to those of simple scenes, by action; {o} object, {h} hand, {p} parameter.
 TRAIN = {
     'walk_to': ('walk across to {o}', 'make your way to {o}', 'come to {o}', 'go up to {o}',
-                'I want you to go to {o}', 'you should walk to {o}', 'get over to {o}'),
+                'I want you to go to {o}', 'you should walk to {o}', 'get over to {o}',
+                'move towards {o}', 'head towards {o}', 'come towards {o}'),
     'turn_to': ('turn your body to {o}', 'face towards {o}', 'turn around to {o}',
                 'find {o}', 'look for {o}', 'look over at {o}', 'where is {o}'),
     'stop_at': ('go to {o} and wait there', 'walk to {o} and stay there',

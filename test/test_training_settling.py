@@ -3,6 +3,7 @@
 """Motions that begin with the end of another: what comes before says nothing of what is asked."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from egomotion_ros.body.features import features_to_motion, integrate_root
 from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.quality import motion_quality
 from egomotion_ros.models.checkpoints import build
-from egomotion_ros.training.generator import Settled, bank_latents
-from egomotion_ros.training.settling import BEFORE, joined, settled_starts
+from egomotion_ros.training.generator import bank_latents
+from egomotion_ros.training.settling import BEFORE, Settled, joined, settled_starts
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +75,7 @@ def test_a_share_of_what_is_drawn_is_put_in_their_place(gait_bank) -> None:
 
     def drawn(share: float) -> tuple[torch.Tensor, ...]:
         target, truth = latents[index], torch.from_numpy(gait_bank.features[index])
-        begun = Settled(gait_bank, autoencoder, share).put(
+        begun = Settled(gait_bank, partial(bank_latents, autoencoder), share).put(
             np.random.default_rng(1), index, target, truth)
         return target, truth, begun
 
@@ -87,4 +88,4 @@ def test_a_share_of_what_is_drawn_is_put_in_their_place(gait_bank) -> None:
     torch.testing.assert_close(target[begun], bank_latents(autoencoder, truth[begun].numpy()))
     assert (truth[begun] != plain_truth[begun]).any(-1).any(-1).all()
     with pytest.raises(ValueError, match='settled'):
-        Settled(gait_bank, autoencoder, 1.0)
+        Settled(gait_bank, partial(bank_latents, autoencoder), 1.0)

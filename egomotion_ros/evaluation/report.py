@@ -66,15 +66,15 @@ def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrar
     retargeter = Retargeter(pipeline.robot)
     robot, robots = robot_physics(retargeter, made[:counts.retargeted])
     takes = realism.held_out_takes(library)
+    coded = [reconstructed(pipeline, runtime, m) for m in asked.recorded()]
     out: dict[str, object] = {
         'bundle': pipeline.bundle.hash, 'episodes': len(made),
         'leaks': _leaks(library, train_texts, [episodes.instruction(int(asked.episodes.index[n]))
                                                for n in asked.rows])}
     if evaluator is not None:
-        coded = [part for m in asked.recorded()
-                 for part in reconstructed(pipeline, runtime, m)[:1]]
         out['HumanML3D protocol'] = text_to_motion(
-            evaluator, asked, coded, [[m] for m in made], repeated, counts.replications)
+            evaluator, asked, [parts[0] for parts in coded], [[m] for m in made], repeated,
+            counts.replications)
     out['UniEgoMotion protocol'] = egocentric(evaluator, asked, made)
     out['physics'] = {
         'generated': mean_of([human_physics(m) for m in made]),
@@ -90,7 +90,7 @@ def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrar
     out['Frechet distance of walking to held-out recordings'] = walking_frechet(
         pipeline, runtime, {'generated': made, 'recorded answers (synthesised)': asked.recorded()},
         sides, seed)
-    human = _compare_humans(pipeline, runtime, asked, made, takes)
+    human = _compare_humans(pipeline, runtime, asked, coded, made, takes)
     joints = realism.linked_joints(pipeline.robot)
     same = _windows([realism.human_trace(m, name, joints) for name, m in takes])
     after = _windows([realism.robot_trace(pipeline.robot, m, str(n))
@@ -104,18 +104,17 @@ def measure(pipeline: EgoMotionPipeline, runtime: Runtime, library: MotionLibrar
 
 
 def _compare_humans(pipeline: EgoMotionPipeline, runtime: Runtime, asked: Asked,
-                    made: list[HumanMotion], takes: list[tuple[str, HumanMotion]]
-                    ) -> dict[str, object]:
+                    coded: list[list[HumanMotion]], made: list[HumanMotion],
+                    takes: list[tuple[str, HumanMotion]]) -> dict[str, object]:
     """Ratios before inverse kinematics: of the answers, of what was learned, of the coding."""
     real = _windows([realism.human_trace(m, name) for name, m in takes])
     answered = [(str(n), m) for n, m in enumerate(asked.recorded())]
-    coded, again = ([(name, part) for name, m in found
-                     for part in reconstructed(pipeline, runtime, m)]
-                    for found in (takes, answered))
+    again = [(str(n), part) for n, parts in enumerate(coded) for part in parts]
+    through = [(name, part) for name, m in takes for part in reconstructed(pipeline, runtime, m)]
     rows = {'generated, before IK': [(str(n), m) for n, m in enumerate(made)],
             'recorded answers (synthesised)': answered,
             'recorded answers through the autoencoder': again,
-            'recordings through the autoencoder': coded}
+            'recordings through the autoencoder': through}
     return {name: realism.compare(_windows([realism.human_trace(m, clip) for clip, m in found]),
                                   real) for name, found in rows.items()}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 import hashlib
 import json
 from pathlib import Path
@@ -30,7 +31,6 @@ from egomotion_ros.body.hands import WRISTS
 from egomotion_ros.body.skeleton import FOOT_JOINTS
 from egomotion_ros.bundle import sha256
 from egomotion_ros.data.episodes import EpisodeSet
-from egomotion_ros.data.motion_bank import MotionBank
 from egomotion_ros.models.autoencoder import MotionAutoencoder
 from egomotion_ros.models.checkpoints import build, load_model, save_json, start_from
 from egomotion_ros.models.generator import MotionGenerator
@@ -54,7 +54,7 @@ from egomotion_ros.training.loop import (
 )
 from egomotion_ros.training.motions import stillness
 from egomotion_ros.training.reasoner_batches import ReasonerBatches, encode_bank, on_device
-from egomotion_ros.training.settling import settled_starts
+from egomotion_ros.training.settling import Settled
 from egomotion_ros.types import FPS, PLAN_WINDOWS
 
 #: After this many steps swapped conditions must raise the loss, or training stops.
@@ -64,8 +64,6 @@ SENSITIVE_AFTER = 1500
 EARLY = 0.3
 #: Episodes of the validation set that are looked at.
 VALIDATED = 400
-#: Motions of a bank that are made to begin with the end of another.
-SETTLED = 10_000
 
 
 @dataclass(frozen=True)
@@ -199,35 +197,6 @@ def reasoner_states(reasoner: Reasoner, batch: dict[str, Tensor], decoded: bool,
     with first_layers(reasoner, layer):
         out = reasoner.teach(*reasoner.prompt(*question), codes[..., 0])
     return out.states, out.mask
-
-
-class Settled:
-    """The :func:`settled_starts` of a bank, put in place of a ``share`` of what is drawn."""
-
-    def __init__(self, bank: MotionBank, autoencoder: MotionAutoencoder, share: float) -> None:
-        if not 0.0 <= share < 1.0:
-            raise ValueError(f'settled must be a share within [0, 1), got {share}')
-        self._share = share
-        if share > 0:
-            self._features, of = settled_starts(bank, SETTLED)
-            self._latents = bank_latents(autoencoder, self._features)
-            self._row = np.full(len(bank.action), -1)
-            self._row[of] = np.arange(len(of))
-
-    def put(self, rng: np.random.Generator, index: np.ndarray, latents: Tensor, truth: Tensor
-            ) -> Tensor:
-        """
-        Change latents (B, 19, C) and features (B, 152, 140) of the motions ``index`` in place.
-
-        Returns (B,) True for those that were: they begin with what was before, and are known to.
-        """
-        begun = np.zeros(len(index), bool)
-        if self._share > 0:
-            rows = self._row[index]
-            begun = (rows >= 0) & (rng.random(len(index)) < self._share)
-            latents[begun] = self._latents[rows[begun]]
-            truth[begun] = torch.from_numpy(self._features[rows[begun]]).to(truth.dtype)
-        return torch.from_numpy(begun)
 
 
 @torch.no_grad()
@@ -454,7 +423,8 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     moving = torch.from_numpy(episodes.bank.under_way())
     weights = loss_settings(data)
     reaching = torch.from_numpy(np.isfinite(episodes.bank.hands).all(-1))
-    settled = Settled(episodes.bank, autoencoder, float(data.get('settled', 0.0)))
+    settled = Settled(episodes.bank, partial(bank_latents, autoencoder),
+                      float(data.get('settled', 0.0)))
     hands = torch.from_numpy(np.asarray(episodes.hands[rows], np.float32))
 
     # Codes are right half of the time in the states, and never known to be in use: how often each

@@ -11,7 +11,11 @@ before.  Here it is: the last frames of a turn, a walk or a stance, then any mot
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from egomotion_ros.body.features import (
     CONTACTS,
@@ -34,8 +38,40 @@ LATEST = 30
 BLENDED, TURNED_BACK = 12, 36
 #: Speed (m/s) and yaw rate (rad/s) below which a motion is over.
 OVER = (0.05, 0.1)
+#: Motions of a bank that are made to begin with the end of another.
+SETTLED = 10_000
 #: Actions that end as a body stands.
 _ENDING = ('turn_to', 'turn', 'search', 'walk_to', 'walk_forward', 'stand_still')
+
+
+class Settled:
+    """The :func:`settled_starts` of a bank, put in place of a ``share`` of what is drawn."""
+
+    def __init__(self, bank: MotionBank, encode: Callable[[np.ndarray], Tensor],
+                 share: float) -> None:
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f'settled must be a share within [0, 1), got {share}')
+        self._share = share
+        if share > 0:
+            self._features, of = settled_starts(bank, SETTLED)
+            self._latents = encode(self._features)
+            self._row = np.full(len(bank.action), -1)
+            self._row[of] = np.arange(len(of))
+
+    def put(self, rng: np.random.Generator, index: np.ndarray, latents: Tensor, truth: Tensor
+            ) -> Tensor:
+        """
+        Change latents (B, 19, C) and features (B, 152, 140) of the motions ``index`` in place.
+
+        Returns (B,) True for those that were: they begin with what was before, and are known to.
+        """
+        begun = np.zeros(len(index), bool)
+        if self._share > 0:
+            rows = self._row[index]
+            begun = (rows >= 0) & (rng.random(len(index)) < self._share)
+            latents[begun] = self._latents[rows[begun]]
+            truth[begun] = torch.from_numpy(self._features[rows[begun]]).to(truth.dtype)
+        return torch.from_numpy(begun)
 
 
 def settled_starts(bank: MotionBank, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

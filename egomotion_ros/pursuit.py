@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import math
 
 from egomotion_ros.aim import IN_PLACE, SWEEP
-from egomotion_ros.types import PlanarPose
+from egomotion_ros.types import Outlook, PlanarPose
 
 #: Ends that are nearer (m, in human metres) and turned by less (rad) are one place.
 SAME_PLACE, SAME_HEADING = 0.7, math.radians(45.0)
@@ -44,13 +44,15 @@ class Leads:
     """
     One plan: its picture was taken at ``here``, it ends at ``end``, both in ``odom``.
 
-    ``begins`` is where it may first differ from what is executed anyway, ``scale`` the robot's.
+    ``begins`` is where it may first differ from what is executed anyway, ``scale`` the robot's,
+    ``has_target`` False where the instruction names nothing that could be looked for.
     """
 
     here: PlanarPose
     end: PlanarPose
     begins: PlanarPose
     scale: float
+    has_target: bool = True
 
     @property
     def way(self) -> float:
@@ -70,7 +72,7 @@ class Leads:
     @property
     def is_search(self) -> bool:
         """Whether it turns as one that looks for something."""
-        return self.is_turn and abs(self.turn - SWEEP) < ABOUT
+        return self.has_target and self.is_turn and abs(self.turn - SWEEP) < ABOUT
 
     def begins_where_it_ends(self, other: Leads, at_rest: bool) -> bool:
         """Whether the other one has led the body to its end; nearly is enough for one at rest."""
@@ -116,14 +118,15 @@ class Pursuit:
         return self._led is not None and self._led.is_search
 
     def follows(self, here: PlanarPose, end: PlanarPose, at_rest: bool,
-                begins: PlanarPose | None = None) -> bool:
+                begins: PlanarPose | None = None, outlook: Outlook = Outlook.UNKNOWN) -> bool:
         """
         Return whether to follow a plan that was seen at ``here`` and ends at ``end``.
 
         ``at_rest`` is True where the motion of the plan before is over; ``begins`` where the plan
-        may first differ from that motion, ``here`` if None.
+        may first differ from that motion, ``here`` if None; ``outlook`` what the reasoner says.
         """
-        new, led = Leads(here, end, begins or here, self._scale), self._led
+        has_target = outlook is not Outlook.NO_TARGET
+        new, led = Leads(here, end, begins or here, self._scale, has_target), self._led
         self.is_lost = False
         self.is_there = led is not None and new.begins_where_it_ends(led, at_rest)
         corrects = self._corrects(new, at_rest)
@@ -152,6 +155,9 @@ class Pursuit:
         led = self._led
         if led is None:
             return False
+        if not new.has_target:
+            # "Turn left" is done once it was turned: no look tells how much of it is left.
+            return None
         if led.is_turn and not (self.is_there or at_rest):
             # A picture taken while the body turns shows what is looked for at its edge.
             return None

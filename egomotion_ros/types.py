@@ -12,6 +12,7 @@ torch or ROS.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 
@@ -83,6 +84,20 @@ class Observation:
     root: PlanarPose = field(default_factory=PlanarPose)
 
 
+class Outlook(IntEnum):
+    """
+    What the reasoner says of the thing that an instruction is about.
+
+    Of ``SOUGHT`` it does not see it: what it answers is the sentence of a search.  ``UNKNOWN``
+    where it does not say.
+    """
+
+    UNKNOWN = 0
+    NO_TARGET = 1
+    IN_VIEW = 2
+    SOUGHT = 3
+
+
 @dataclass(frozen=True)
 class PrimitivePlan:
     """
@@ -90,7 +105,8 @@ class PrimitivePlan:
 
     ``tokens`` (PLAN_WINDOWS, levels) int64 RVQ codes, ``confidence`` (PLAN_WINDOWS,) probability
     of the base code, ``states`` (N, D) float32 frozen hidden states of layer ``layer`` (prompt
-    rows first, then one row per primitive), ``states_mask`` (N,) bool, True where a row is real.
+    rows first, then one row per primitive), ``states_mask`` (N,) bool, True where a row is real;
+    ``outlook`` says whether the thing that the instruction names is in view.
     """
 
     plan_id: str
@@ -106,6 +122,7 @@ class PrimitivePlan:
     layer: int
     window_frames: int = WINDOW
     fps: float = FPS
+    outlook: Outlook = Outlook.UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def standing(frames: int) -> HumanMotion:
     return HumanMotion(root, rotations, np.ones((frames, 4)))
 
 
-def tiny_models(layers: int = 1):
+def tiny_models(layers: int = 1, text_tokens: int = 24):
     """Small models of every kind with random weights, in evaluation mode."""
     import torch
 
@@ -48,7 +48,7 @@ def tiny_models(layers: int = 1):
         vlm={'model_type': 'egomotion_vlm', 'stem': [16, 16, 32, 32], 'text_config': {
             'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': layers,
             'num_attention_heads': 2, 'num_key_value_heads': 2, 'vocab_size': 300}},
-        layer=layers, codes=32, levels=2, text_tokens=24, text_vocabulary=300)).eval()
+        layer=layers, codes=32, levels=2, text_tokens=text_tokens, text_vocabulary=300)).eval()
     generator = MotionGenerator(GeneratorConfig(
         channels=8, state_width=32, width=32, heads=2, layers=layers, hidden=64,
         aims=True)).eval()

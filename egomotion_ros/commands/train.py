@@ -3,8 +3,9 @@
 """
 ``egomotion train``: one stage, or all stages of the default in order.
 
-``all`` ends with the queries, which teach the trained reasoner to decode in parallel, where the
-folder of configurations has theirs.  Two stages are never part of it: the evaluator measures
+``all`` ends with what is learned of the trained reasoner, where the folder of configurations has
+theirs: the queries, with which it decodes in parallel, and the outlook, which tells whether it
+sees what it is told about.  Two stages are never part of it: the evaluator measures
 motion and makes none, the baseline is the generator without a reasoner and takes the generator's
 configuration.
 """
@@ -15,13 +16,16 @@ import argparse
 from pathlib import Path
 
 STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
+#: Stages that take the reasoner as it is.
+AFTER = ('queries', 'outlook')
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument('stage', choices=(*STAGES, 'all', 'queries', 'evaluator', 'baseline'),
+    parser.add_argument('stage', choices=(*STAGES, 'all', *AFTER, 'evaluator', 'baseline'),
                         help='all: the four stages of the default and, where the folder has '
-                             'queries.yaml, the queries; evaluator and baseline by name only')
+                             'them, queries.yaml and outlook.yaml; evaluator and baseline by '
+                             'name only')
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
     parser.add_argument('--library', type=Path, help='motion library (egomotion data import)')
@@ -41,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
     """Train the stage or stages asked for."""
     stages: tuple[str, ...] = (args.stage,)
     if args.stage == 'all':
-        taught = (args.config / 'queries.yaml').is_file()
-        stages = (*STAGES, 'queries') if taught else STAGES
+        stages = (*STAGES, *(stage for stage in AFTER
+                             if (args.config / f'{stage}.yaml').is_file()))
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
-             'generator': ['episodes'], 'queries': ['episodes'], 'baseline': ['episodes'],
+             'generator': ['episodes'], 'queries': ['episodes'],
+             'outlook': ['episodes', 'val'], 'baseline': ['episodes'],
              'evaluator': ['library', 'episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
@@ -74,6 +79,10 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
     if stage == 'queries':
         from egomotion_ros.training.queries import train_queries
         train_queries(config, args.episodes, args.out / 'reasoner', out, args.val)
+        return
+    if stage == 'outlook':
+        from egomotion_ros.training.outlook import train_outlook
+        train_outlook(config, args.episodes, args.out / 'reasoner', out, args.val)
         return
     if stage == 'evaluator':
         from egomotion_ros.training.evaluator import train_evaluator

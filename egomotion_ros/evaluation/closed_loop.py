@@ -23,7 +23,7 @@ from egomotion_ros.evaluation.questions import Question, goal_of
 from egomotion_ros.evaluation.scenes import in_human_metres, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.pursuit import Pursuit
-from egomotion_ros.types import HumanMotion, PlanarPose
+from egomotion_ros.types import HumanMotion, Outlook, PlanarPose
 
 #: Seconds of the running motion that are executed while the second plan is made.
 LATENCY = 0.6
@@ -70,10 +70,11 @@ class _Walk:
         window = pipeline.bundle.window
         #: Frames that are executed while a plan is made: whole windows.
         self.meanwhile = max(round(LATENCY * pipeline.bundle.fps) // window, 1) * window
-        self.motion = pipeline.generate(pipeline.reason(observe(pipeline, question),
-                                                        f'look-{seed}', seed))
+        primitives = pipeline.reason(observe(pipeline, question), f'look-{seed}', seed)
+        self.motion = pipeline.generate(primitives)
         if pursuit is not None:
-            pursuit.follows(PlanarPose(), ground_pose(self.motion, -1), at_rest=True)
+            pursuit.follows(PlanarPose(), ground_pose(self.motion, -1), at_rest=True,
+                            outlook=primitives.outlook)
             pursuit.commit()
 
     def look(self, frame: int) -> None:
@@ -83,10 +84,10 @@ class _Walk:
         if not over:
             lasting = join_motions(motion, _still(motion, self.meanwhile))
             known = slice_frames(lasting, frame, frame + self.meanwhile)
-        plan = self._plan(min(frame, motion.frames - 1), known)
+        plan, outlook = self._plan(min(frame, motion.frames - 1), known)
         if self._pursuit is not None:
             begins = None if over else ground_pose(plan, self.meanwhile - 1)
-            if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins):
+            if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins, outlook):
                 return
             self._pursuit.commit()
         if over:
@@ -97,8 +98,8 @@ class _Walk:
                 slice_frames(lasting, 0, frame + self.meanwhile),
                 slice_frames(plan, self.meanwhile, plan.frames))
 
-    def _plan(self, frame: int, known: HumanMotion | None) -> HumanMotion:
-        """What a look at a frame of the motion leads to."""
+    def _plan(self, frame: int, known: HumanMotion | None) -> tuple[HumanMotion, Outlook]:
+        """What a look at a frame of the motion leads to, and what the reasoner says of it."""
         pipeline, question, motion = self._pipeline, self._question, self.motion
         human = in_human_metres(motion)
         camera = head_camera(question.camera, human, frame)
@@ -108,7 +109,8 @@ class _Walk:
                        stamp=round(1e9 * frame / motion.fps), root=ground_pose(motion, frame),
                        camera=replace(camera, height=camera.height * pipeline.scale))
         name = f'look-{self._seed}-{frame}'
-        return pipeline.generate(pipeline.reason(seen, name, self._seed), known)
+        primitives = pipeline.reason(seen, name, self._seed)
+        return pipeline.generate(primitives, known), primitives.outlook
 
 
 def _still(motion: HumanMotion, frames: int) -> HumanMotion:

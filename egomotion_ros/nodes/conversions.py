@@ -25,7 +25,14 @@ from egomotion_ros.msg import HumanMotion as HumanMotionMsg
 from egomotion_ros.msg import MotionPrimitives as MotionPrimitivesMsg
 from egomotion_ros.msg import PlanHeader
 from egomotion_ros.msg import RobotMotion as RobotMotionMsg
-from egomotion_ros.types import FPS, HumanMotion, PlanarPose, PrimitivePlan, RobotMotion
+from egomotion_ros.types import (
+    FPS,
+    HumanMotion,
+    Outlook,
+    PlanarPose,
+    PrimitivePlan,
+    RobotMotion,
+)
 
 #: Most rows and joints that a message from the network may carry.
 MOST_ROWS, MOST_JOINTS = 10_000, 512
@@ -151,6 +158,7 @@ def primitives_to_msg(
         confidence=array.array('f', plan.confidence.astype(np.float32).tobytes()),
         window_duration=plan.window_frames / plan.fps,
         states_layer=plan.layer,
+        outlook=int(plan.outlook),
     )
     if with_states:
         if not dtype:
@@ -193,6 +201,10 @@ def primitives_from_msg(message: MotionPrimitivesMsg) -> PrimitivePlan:
     if not 0 < message.window_duration < MOST_ROWS:
         raise ValueError(f'window_duration: expected seconds > 0, got {message.window_duration}')
     window = round(message.window_duration * FPS)
+    try:
+        outlook = Outlook(message.outlook)
+    except ValueError:
+        raise ValueError(f'outlook: {message.outlook} is not one of the constants') from None
     return PrimitivePlan(
         plan_id=info.plan_id,
         seed=info.seed,
@@ -206,6 +218,7 @@ def primitives_from_msg(message: MotionPrimitivesMsg) -> PrimitivePlan:
         states_mask=mask,
         layer=message.states_layer,
         window_frames=window,
+        outlook=outlook,
     )
 
 

@@ -185,7 +185,8 @@ class Handover(ABC):
                 here = ground_pose(start.prefix, 0)
                 begins = ground_pose(human, min(start.prefix.frames, human.frames) - 1)
             end = ground_pose(human, -1)
-            follows = pursuit.follows(here, end, not start.continues, begins)
+            follows = pursuit.follows(here, end, not start.continues, begins,
+                                      primitives.outlook)
             if follows or not task.published:
                 return True
             self._stay(task, start)

@@ -122,10 +122,19 @@ class Vision(Reading):
 
 
 class Prefill(Reading):
-    """The prompt in one pass: what vision gave, text, camera -> states, cache, first logits."""
+    """
+    The prompt in one pass: what vision gave, text, camera -> states, cache, first logits.
+
+    And, of reasoners that are read for it, whether a thing is named and whether it is in view.
+    """
 
     inputs = ('features', 'text', 'text_mask', 'camera')
-    outputs = ('states', 'mask', 'cache', 'logits')
+
+    def __init__(self, reasoner: Reasoner) -> None:
+        super().__init__(reasoner)
+        self.outputs = ('states', 'mask', 'cache', 'logits')
+        if reasoner.outlook is not None:
+            self.outputs += ('outlook',)
 
     def example(self) -> tuple[Tensor, ...]:
         """Random image rows, half a prompt of text."""
@@ -141,7 +150,11 @@ class Prefill(Reading):
 
     def forward(self, features: Tensor, text: Tensor, text_mask: Tensor,
                 camera: Tensor) -> tuple[Tensor, ...]:
-        """Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt."""
+        """
+        Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt.
+
+        Outlook: logits (1, 2).
+        """
         reasoner, seen = self.reasoner, features.shape[1]
         features = features.to(_dtype(reasoner))
         if reasoner.family.bidirectional:
@@ -162,8 +175,10 @@ class Prefill(Reading):
             states = torch.cat([before, states], dim=1)
             pairs = torch.cat([past, pairs], dim=3)
         pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
-        return (states.float(), mask, pairs.float(),
-                reasoner.base_head(states[:, -1]).float())
+        begin = states[:, -1]
+        answer = states.float(), mask, pairs.float(), reasoner.base_head(begin).float()
+        return answer if reasoner.outlook is None else (
+            *answer, reasoner.outlook(begin).float())
 
 
 class Cached(Reading):

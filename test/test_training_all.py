@@ -66,7 +66,7 @@ def test_a_decoder_learns_alone_where_the_encoder_is_held(folders: Path, capsys)
     assert changed and {name.split('.')[0] for name in changed} == {'decoder'}
 
 
-def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script) -> None:
+def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script, capsys) -> None:
     runs = folders / 'runs'
     command = ['train', 'all', '--config', str(folders / 'config'), '--library',
                str(folders / 'library'), '--episodes', str(folders / 'episodes'),
@@ -86,6 +86,13 @@ def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script) -> None:
                  '--out', str(folders / 'at_once')]) == 0
     bundle = Bundle.open(folders / 'at_once')
     assert bundle.decoder == 'parallel' and set(PARALLEL_GRAPHS) <= set(bundle.graphs)
+
+    # Nothing is asked for here that is out of view: there is no outlook, and nothing breaks.
+    (folders / 'config' / 'outlook.yaml').write_text(yaml.safe_dump({'data': {'samples': 80}}))
+    assert main(command) == 0 and not (runs / 'outlook').exists()
+    assert 'left out' in capsys.readouterr().out
+    assert main(['train', 'outlook', *command[2:]]) == 1
+    assert 'in view and out of it' in capsys.readouterr().err
 
     curves = benchmark_script('training_curves')
     assert curves.draw(runs, folders / 'curves.png') == [*MODELS, 'queries']

@@ -118,7 +118,10 @@ def test_the_outlook_of_a_reasoner_is_learned_and_exported(gait_bank, tmp_path):
         train_outlook(config, folder, run / 'reasoner', run / 'outlook', folder)
     assert not (run / 'outlook').exists()
     hide_in_every_second_scene(folder)
+    train_outlook(config, folder, run / 'reasoner', run / 'outlook')
+    first = load_model(run / 'outlook').read.bias.clone()
     train_outlook(config, folder, run / 'reasoner', run / 'outlook', folder)
+    assert not torch.equal(load_model(run / 'outlook').read.bias, first)  # more was read
     figures = json.loads((run / 'outlook' / 'validation.json').read_text())
     assert figures['in_view'] >= 0.94 and set(figures) == {
         'names', 'names_nothing', 'in_view', 'out_of_view'}

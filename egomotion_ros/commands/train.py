@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--init', type=Path, metavar='RUN',
                         help='run to start from: every stage begins with its checkpoint there')
     parser.add_argument('--stage1-scenes', type=float, default=0.65, metavar='SHARE',
-                        help='share of the scenes stage 1 sees; stage 2 gets states of the others')
+                        help='share of the scenes stage 1 sees; stage 2 and the outlook get '
+                             'states of the others')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
 
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                              if (args.config / f'{stage}.yaml').is_file()))
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
              'generator': ['episodes'], 'queries': ['episodes'],
-             'outlook': ['episodes', 'val'], 'baseline': ['episodes'],
+             'outlook': ['episodes'], 'baseline': ['episodes'],
              'evaluator': ['library', 'episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
@@ -80,10 +81,6 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         from egomotion_ros.training.queries import train_queries
         train_queries(config, args.episodes, args.out / 'reasoner', out, args.val)
         return
-    if stage == 'outlook':
-        from egomotion_ros.training.outlook import train_outlook
-        train_outlook(config, args.episodes, args.out / 'reasoner', out, args.val)
-        return
     if stage == 'evaluator':
         from egomotion_ros.training.evaluator import train_evaluator
         train_evaluator(config, args.library, args.episodes, out, args.val)
@@ -96,6 +93,16 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         return
     from egomotion_ros.data.episodes import EpisodeSet
     first, rest = EpisodeSet.open(args.episodes).shared_out(args.stage1_scenes)
+    if stage == 'outlook':
+        from egomotion_ros.training.outlook import NoOutlookError, train_outlook
+        try:
+            train_outlook(config, args.episodes, args.out / 'reasoner', out, args.val, rest)
+        except NoOutlookError as error:
+            if args.stage != 'all':
+                raise
+            # Recordings that people told about may never ask for what is out of view.
+            print(f'left out: {error}')
+        return
     if stage == 'reasoner':
         from egomotion_ros.training.reasoner import train_reasoner
         tokenizer = args.out / 'tokenizer'

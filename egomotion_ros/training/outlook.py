@@ -42,23 +42,29 @@ _DECAY = 1e-3
 _NAMING = [ACTIONS.index(action) for action in NAMING_ACTIONS]
 
 
+class NoOutlookError(ValueError):
+    """Episodes that do not ask for what an outlook is learned from."""
+
+
 @torch.no_grad()
 def readings(reasoner: Reasoner, source: ReasonerBatches, count: int, seed: int
              ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    States (N, D) of the row before the first primitive, of N questions, ``count`` at most.
+    States (N, D) of the row before the first primitive, of at most ``count`` questions.
 
-    Beside them labels (N, 2) of :class:`OutlookHead`, whether a thing is named and whether it is
-    in view, and which of them are known (N, 2): of what is not named nobody asks whether it is in
-    view, of what has left the picture on the way the picture does not tell.
+    They are about the scenes of ``source``.  Beside them labels (N, 2) of :class:`OutlookHead`,
+    whether a thing is named and whether it is in view, and which of them are known (N, 2): of what
+    is not named nobody asks whether it is in view, of what has left the picture on the way the
+    picture does not tell.
     """
     rng, device = np.random.default_rng(seed), next(reasoner.parameters()).device
     naming = torch.tensor(_NAMING, device=device)
     parts: list[tuple[Tensor, ...]] = []
-    asked = rng.permutation(np.flatnonzero(source.told))[:count]
+    owners = source.episodes.scene
+    asked = rng.permutation(np.flatnonzero(source.told & np.isin(owners, source.scenes)))[:count]
     for first in tqdm(range(0, len(asked), _BATCH), desc='readings', mininterval=5.0):
         rows = asked[first:first + _BATCH]
-        batch = on_device(source.batch(source.episodes.scene[rows], rows), device)
+        batch = on_device(source.batch(owners[rows], rows), device)
         tokens, mask = reasoner.prompt(*(batch[name]
                                          for name in ('pixels', 'ids', 'mask', 'camera')))
         none = torch.zeros(len(tokens), 0, dtype=torch.long, device=device)
@@ -74,16 +80,17 @@ def fit(states: Tensor, labels: Tensor, known: Tensor) -> nn.Linear:
     """
     Logistic regressions (D -> 2) of ``labels`` (N, 2) on ``states`` (N, D), where ``known``.
 
-    Both answers of a question count alike, however often each is given.  ValueError where one is
-    never given.
+    Both answers of a question count alike, however often each is given.  NoOutlookError where
+    one is never given.
     """
     states, labels = states.double(), labels.double()
     weight = torch.zeros_like(labels)
     for answer in (0.0, 1.0):
         such = known & (labels == answer)
         if not such.any(0).all():
-            raise ValueError('the episodes must have sentences that name things, in view and out '
-                             'of it, and sentences that name none')
+            raise NoOutlookError('an outlook is learned from sentences that name things, in view '
+                                 'and out of it, and sentences that name none: the episodes lack '
+                                 'one of these')
         weight += such / such.sum(0)
     mean, deviation = states.mean(0), states.std(0).clamp_min(1e-6)
     standard = (states - mean) / deviation
@@ -109,14 +116,16 @@ def fit(states: Tensor, labels: Tensor, known: Tensor) -> nn.Linear:
 
 
 def train_outlook(config_path: Path, episodes_dir: Path, reasoner_dir: Path, out: Path,
-                  val_dir: Path) -> OutlookHead:
+                  val_dir: Path | None = None, scenes: np.ndarray | None = None) -> OutlookHead:
     """
     Fit the outlook of the reasoner in ``reasoner_dir`` and write it to ``out``.
 
-    ``data.samples`` questions of the episodes are read; ``data.missed`` is the share of held-out
-    questions about things in view that may be taken for questions about things that are not, and
-    sets the threshold; ``model.search`` is the sentence of a search.  Raises ValueError for a
-    share that is none, episodes that lack a case, or a sentence that does not fit the prompt.
+    ``data.samples`` questions of the episodes about ``scenes`` (None: all) are read;
+    ``data.missed`` is the share of held-out questions about things in view that may be taken for
+    questions about things that are not, and sets the threshold: those of ``val_dir``, without one
+    about the last quarter of the scenes.  ``model.search`` is the sentence of a search.  Raises
+    ValueError for a share that is none or a sentence that does not fit the prompt, NoOutlookError
+    for episodes that lack a case.
     """
     settings, config, data = read_config(config_path, 'outlook')
     missed = float(data.get('missed', 0.02))
@@ -130,18 +139,26 @@ def train_outlook(config_path: Path, episodes_dir: Path, reasoner_dir: Path, out
     text.encode(sizes.search)
     reasoner.to(processes().device)
 
-    def read(folder: Path, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        source = ReasonerBatches(EpisodeSet.open(folder), text, None, reasoner.family.grid)
-        return readings(reasoner, source, count, seed)
+    def read(episodes: EpisodeSet, count: int, part: np.ndarray | None, seed: int
+             ) -> tuple[Tensor, Tensor, Tensor]:
+        source = ReasonerBatches(episodes, text, None, reasoner.family.grid, part)
+        return readings(reasoner, source, count, config.seed + seed)
+
+    episodes = EpisodeSet.open(episodes_dir)
+    scenes = np.arange(len(episodes.images)) if scenes is None else np.sort(scenes)
+    held, rest = (None if val_dir is None else EpisodeSet.open(val_dir)), None
+    if held is None:
+        held, border = episodes, len(scenes) - max(len(scenes) // 4, 1)
+        scenes, rest = scenes[:border], scenes[border:]
 
     head = OutlookHead(sizes)
-    head.read = fit(*read(episodes_dir, int(data.get('samples', 20000)), config.seed))
-    states, labels, known = read(val_dir, _HELD_OUT, config.seed + 1)
+    head.read = fit(*read(episodes, int(data.get('samples', 20000)), scenes, 0))
+    states, labels, known = read(held, _HELD_OUT, rest, 1)
     with torch.no_grad():
         answers = head(states)
         seen = known[:, 1] & labels[:, 1]
         if not seen.any():
-            raise ValueError(f'{val_dir}: nothing that is asked for is in view')
+            raise NoOutlookError(f'{held.folder}: nothing that is asked for is in view')
         lift = answers[seen, 1].quantile(missed)
         head.read.bias[1] -= lift
         answers[:, 1] -= lift

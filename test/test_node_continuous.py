@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import math
 
 from node_harness import Harness, Leading
@@ -12,12 +13,13 @@ import pytest
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
-from egomotion_ros.msg import Status
+from egomotion_ros.msg import MotionPrimitives, Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
 from egomotion_ros.retarget.limits import check
+from egomotion_ros.types import Outlook
 
 
 @pytest.fixture(scope='module')
@@ -239,6 +241,18 @@ def test_a_goal_that_finds_nothing_all_around_says_so(pipeline):
         assert result.error_code == ErrorCode.NOT_FOUND and 'did not find' in result.error_msg
         assert len(harness.heard.plans) == 4
         assert harness.heard.messages[-1].code == ErrorCode.NOT_FOUND
+
+
+def test_what_names_nothing_to_look_at_is_done_once(pipeline):
+    with Harness(pipeline, replan_period=0.5, goal_memory=True) as harness:
+        Leading(harness, 0.0, 0.0, math.radians(90.0), from_here=True)
+        reason = harness.pipeline.reason
+        harness.pipeline.reason = lambda *given: replace(reason(*given),
+                                                         outlook=Outlook.NO_TARGET)
+        result = harness.run('turn left', looks=100)[1]
+        assert result.error_code == ErrorCode.NONE, result.error_msg
+        assert len(harness.heard.plans) == 1
+        assert harness.heard.primitives[-1].outlook == MotionPrimitives.OUTLOOK_NO_TARGET
 
 
 @pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2)])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fixtures_gait import walking_motion
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from egomotion_ros.body.features import features_to_motion
 from egomotion_ros.cli import main
 from egomotion_ros.commands.train import STAGES
 from egomotion_ros.data.episodes import EpisodeSet, write_episodes
@@ -18,9 +20,11 @@ from egomotion_ros.data.instructions import ACTIONS
 from egomotion_ros.data.library import MotionLibrary, Take, save_library
 from egomotion_ros.evaluation.captions import EVALUATED, EpisodeTexts, caption, meaning
 from egomotion_ros.evaluation.evaluator import Evaluator
+from egomotion_ros.evaluation.report import Counts, measure
 from egomotion_ros.models.checkpoints import build, load_model
+from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.training.evaluator import LibraryTexts, held_out_precision
-from egomotion_ros.types import HumanMotion
+from egomotion_ros.types import FPS, PLAN_FRAMES, HumanMotion, Observation, PrimitivePlan
 
 SMALL = """
 model: {embedding: 32, width: 32, blocks: 1, layers: 1, heads: 2, text_tokens: 64}
@@ -170,6 +174,55 @@ def test_rows_of_the_protocol_are_what_they_are_called(trained, episodes) -> Non
     assert mean['generated']['R@3'] < mean['real']['R@3']
     assert mean['generated'].pop('MultiModality') > 0.0
     assert set(mean['generated']) == set(mean['real'])
+
+
+class ByHeart:
+    """A pipeline whose generator answers every episode with the recorded motion."""
+
+    def __init__(self, pipeline: EgoMotionPipeline, texts: EpisodeTexts) -> None:
+        self._pipeline, self._texts = pipeline, texts
+
+    def __getattr__(self, name: str):
+        return getattr(self._pipeline, name)
+
+    def reason(self, observation: Observation, plan_id: str, seed: int) -> PrimitivePlan:
+        # The tiny prompt does not hold every sentence.
+        return self._pipeline.reason(replace(observation, instruction='wave'), plan_id, seed)
+
+    def generate(self, primitives: PrimitivePlan, **_) -> HumanMotion:
+        episode = int(self._texts.index[int(primitives.plan_id.split('-')[1])])
+        features = self._texts.set.motion_features(episode)[:PLAN_FRAMES]
+        return features_to_motion(np.asarray(features, float), None, 'odom', FPS,
+                                  self._pipeline.scale)
+
+
+def test_a_model_that_knew_every_answer_would_score_as_the_recordings_do(
+        trained, episodes, library, tiny_bundle) -> None:
+    pipeline = EgoMotionPipeline.load(tiny_bundle, threads=1)
+    opened = EpisodeSet.open(episodes)
+    report = measure(ByHeart(pipeline, EpisodeTexts(opened)), pipeline._runtime,
+                     MotionLibrary.open(library), opened, evaluator=Evaluator.open(trained),
+                     counts=Counts(plans=1000, texts=2, samples=2, replications=2, retargeted=1))
+    pipeline.close()
+    text = report['HumanML3D protocol']
+    for figure in ('R@1', 'R@3', 'MM-Dist'):
+        assert text['generated'][figure]['mean'] == pytest.approx(text['real'][figure]['mean'],
+                                                                  rel=1e-3)
+    # The tiny autoencoder knows nothing: what goes through it is no recording any more.
+    assert text['reconstructed']['FID']['mean'] > 2 * text['generated']['FID']['mean']
+    seen = report['UniEgoMotion protocol']
+    assert seen['MPJPE m'] < 1e-3 and seen['head rotation'] < 1e-2
+    physics = report['physics']  # a recorded answer is two frames longer than a plan
+    assert physics['generated'] == pytest.approx(physics['recorded answers'], rel=0.1)
+    ratios = {name: row['groups']['all']
+              for name, row in report['against held-out recordings'].items()}
+    for figure in ('foot slide', 'jerk'):
+        assert ratios['generated, before IK'][figure]['ratio'] == pytest.approx(
+            ratios['recorded answers (synthesised)'][figure]['ratio'], rel=0.02)
+    assert report['robot']['limit violations'] == 0 and report['robot']['self-collision rows'] == 0
+    assert 'not audited' in report['leaks']['instructions']
+    assert report['diversity']['instructions'] == 2 and report['diversity']['joints m'] == 0.0
+    assert report['episodes'] >= 32 and report['bundle'] == pipeline.bundle.hash
 
 
 def test_too_few_episodes_are_refused(tiny_bundle, library, gait_bank, tmp_path, capsys) -> None:

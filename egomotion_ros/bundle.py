@@ -187,10 +187,9 @@ class Bundle:
         return any(item.name == 'aim' for item in self.graphs['condition'].outputs)
 
     @property
-    def search(self) -> str:
-        """Sentence that is answered where a thing is out of view; empty where nothing tells."""
-        reasoner = self.manifest.get('models', {}).get('reasoner', {})
-        return str(reasoner.get('search', ''))
+    def tells_naming(self) -> bool:
+        """Whether the reasoner tells if a sentence names a thing."""
+        return any(item.name == 'named' for item in self.graphs['prefill'].outputs)
 
     @property
     def batch(self) -> int:
@@ -235,8 +234,8 @@ class Bundle:
         if any(item.name == 'camera' for item in self.graphs['vision'].inputs):
             # Families that look at how the camera is held.
             expected['vision']['camera'] = (1, 3)
-        if self.search:
-            expected['prefill']['outlook'] = (1, 2)
+        if self.tells_naming:
+            expected['prefill']['named'] = (1, 2)
         if self.aims:
             expected['condition']['aim'] = (1, AIM)
         elif self.candidates > 1:

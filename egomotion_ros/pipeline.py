@@ -84,7 +84,6 @@ class EgoMotionPipeline:
         if self._text.size != bundle.text_size:
             raise ValueError(f'{bundle.text_path}: {self._text.size} tokens, the manifest says '
                              f'{bundle.text_size}')
-        self._search = self._text.encode(bundle.search) if bundle.search else None
 
     @staticmethod
     def load(bundle_dir: str | Path | None = None, robot: str | Path = 'unitree_g1',
@@ -130,9 +129,6 @@ class EgoMotionPipeline:
         """
         Answer an observation in motion primitives.
 
-        Where the bundle tells that what the instruction names is out of view, they are those of
-        a search (``outlook`` of the answer).
-
         Raises ValueError for an image that is not (height, width, 3) uint8 of the bundle's camera,
         an implausible camera pose, or an empty instruction; InstructionTooLongError for one that
         does not fit the prompt.
@@ -145,7 +141,7 @@ class EgoMotionPipeline:
         pose = _camera_array(observation.camera, self.scale)
         text, text_mask = self._text.encode(observation.instruction)
         decoded = decode_primitives(self._runtime, self.bundle, np.ascontiguousarray(image), text,
-                                    text_mask, pose, seed, self._memory, self._search)
+                                    text_mask, pose, seed, self._memory)
         if not np.isfinite(decoded.states).all():
             raise ValueError('the reasoner answered with states that are not finite')
         return PrimitivePlan(
@@ -153,7 +149,7 @@ class EgoMotionPipeline:
             root=observation.root, instruction=clean_instruction(observation.instruction),
             tokens=decoded.tokens, confidence=decoded.confidence, states=decoded.states,
             states_mask=decoded.mask, layer=self.bundle.layer, window_frames=self.bundle.window,
-            fps=self.bundle.fps, outlook=decoded.outlook)
+            fps=self.bundle.fps, target=decoded.target)
 
     def generate(self, primitives: PrimitivePlan, prefix: HumanMotion | None = None,
                  seed: int | None = None, guidance: float | None = None,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import math
 
 from egomotion_ros.aim import IN_PLACE, SWEEP
-from egomotion_ros.types import Outlook, PlanarPose
+from egomotion_ros.types import PlanarPose, Target
 
 #: Ends that are nearer (m, in human metres) and turned by less (rad) are one place.
 SAME_PLACE, SAME_HEADING = 0.7, math.radians(45.0)
@@ -118,14 +118,15 @@ class Pursuit:
         return self._led is not None and self._led.is_search
 
     def follows(self, here: PlanarPose, end: PlanarPose, at_rest: bool,
-                begins: PlanarPose | None = None, outlook: Outlook = Outlook.UNKNOWN) -> bool:
+                begins: PlanarPose | None = None, target: Target = Target.UNKNOWN) -> bool:
         """
         Return whether to follow a plan that was seen at ``here`` and ends at ``end``.
 
         ``at_rest`` is True where the motion of the plan before is over; ``begins`` where the plan
-        may first differ from that motion, ``here`` if None; ``outlook`` what the reasoner says.
+        may first differ from that motion, ``here`` if None; ``target`` what the reasoner
+        says.
         """
-        has_target = outlook is not Outlook.NO_TARGET
+        has_target = target is not Target.NONE
         new, led = Leads(here, end, begins or here, self._scale, has_target), self._led
         self.is_lost = False
         self.is_there = led is not None and new.begins_where_it_ends(led, at_rest)

@@ -84,18 +84,12 @@ class Observation:
     root: PlanarPose = field(default_factory=PlanarPose)
 
 
-class Outlook(IntEnum):
-    """
-    What the reasoner says of the thing that an instruction is about.
-
-    Of ``SOUGHT`` it does not see it: what it answers is the sentence of a search.  ``UNKNOWN``
-    where it does not say.
-    """
+class Target(IntEnum):
+    """Whether an instruction names a thing to look at; ``UNKNOWN`` where nothing tells."""
 
     UNKNOWN = 0
-    NO_TARGET = 1
-    IN_VIEW = 2
-    SOUGHT = 3
+    NONE = 1
+    NAMED = 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ class PrimitivePlan:
     ``tokens`` (PLAN_WINDOWS, levels) int64 RVQ codes, ``confidence`` (PLAN_WINDOWS,) probability
     of the base code, ``states`` (N, D) float32 frozen hidden states of layer ``layer`` (prompt
     rows first, then one row per primitive), ``states_mask`` (N,) bool, True where a row is real;
-    ``outlook`` says whether the thing that the instruction names is in view.
+    ``target`` says whether the instruction names a thing.
     """
 
     plan_id: str
@@ -122,7 +116,7 @@ class PrimitivePlan:
     layer: int
     window_frames: int = WINDOW
     fps: float = FPS
-    outlook: Outlook = Outlook.UNKNOWN
+    target: Target = Target.UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ from egomotion_ros.nodes.conversions import (
 )
 from egomotion_ros.types import (
     HumanMotion,
-    Outlook,
     PlanarPose,
     PrimitivePlan,
     RobotMotion,
+    Target,
 )
 
 INFO = PlanInfo(
@@ -91,7 +91,7 @@ def primitive_plan() -> PrimitivePlan:
         states=rng.normal(size=(21, 8)).astype(np.float32),
         states_mask=rng.random(21) > 0.3,
         layer=4,
-        outlook=Outlook.SOUGHT,
+        target=Target.NAMED,
     )
 
 
@@ -169,7 +169,7 @@ def test_primitives_round_trip_with_states(dtype):
     assert np.allclose(back.states, plan.states, atol=1e-6 if dtype == 'float32' else 2e-3)
     assert np.array_equal(back.states_mask, plan.states_mask)
     assert (back.layer, back.window_frames) == (4, plan.window_frames)
-    assert back.instruction == plan.instruction and back.outlook is Outlook.SOUGHT
+    assert back.instruction == plan.instruction and back.target is Target.NAMED
 
 
 def test_primitives_without_states_stay_small():
@@ -250,7 +250,7 @@ def test_human_motions_that_lie_about_themselves_are_refused(values):
         {'states_shape': [21, 9]},
         {'states_shape': [2**31, 2**31]},
         {'states_mask': [True]},
-        {'outlook': 4},
+        {'target': 3},
     ],
 )
 def test_primitives_that_lie_about_themselves_are_refused(values):

@@ -19,7 +19,7 @@ from egomotion_ros.nodes.errors import ErrorCode
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
 from egomotion_ros.retarget.limits import check
-from egomotion_ros.types import Outlook
+from egomotion_ros.types import Target
 
 
 @pytest.fixture(scope='module')
@@ -248,11 +248,11 @@ def test_what_names_nothing_to_look_at_is_done_once(pipeline):
         Leading(harness, 0.0, 0.0, math.radians(90.0), from_here=True)
         reason = harness.pipeline.reason
         harness.pipeline.reason = lambda *given: replace(reason(*given),
-                                                         outlook=Outlook.NO_TARGET)
+                                                         target=Target.NONE)
         result = harness.run('turn left', looks=100)[1]
         assert result.error_code == ErrorCode.NONE, result.error_msg
         assert len(harness.heard.plans) == 1
-        assert harness.heard.primitives[-1].outlook == MotionPrimitives.OUTLOOK_NO_TARGET
+        assert harness.heard.primitives[-1].target == MotionPrimitives.TARGET_NONE
 
 
 @pytest.mark.parametrize(('period', 'looks'), [(0.3, 3), (0.0, 2)])

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from egomotion_ros.pursuit import Pursuit
-from egomotion_ros.types import Outlook, PlanarPose
+from egomotion_ros.types import PlanarPose, Target
 
 START = PlanarPose()
 GOAL = PlanarPose(3.0, 0.5, 0.2)
@@ -136,20 +136,20 @@ def test_a_turn_to_something_is_a_place_of_its_own_unless_it_is_not_there():
 
 def test_what_names_nothing_is_done_once():
     turning = Follower()
-    assert turning.follows(START, pose(0, 0, 90), at_rest=True, outlook=Outlook.NO_TARGET)
+    assert turning.follows(START, pose(0, 0, 90), at_rest=True, target=Target.NONE)
     assert not turning.is_searching
     for heading in (40, 90):
         assert not turning.follows(pose(0, 0, heading), pose(0, 0, heading + 90),
-                                   at_rest=heading == 90, outlook=Outlook.NO_TARGET)
+                                   at_rest=heading == 90, target=Target.NONE)
         assert turning.is_there == (heading == 90) and not turning.is_lost
     walking = Follower()
-    assert walking.follows(START, pose(2.0), at_rest=True, outlook=Outlook.NO_TARGET)
-    assert not walking.follows(pose(0.3), pose(2.3), at_rest=False, outlook=Outlook.NO_TARGET)
+    assert walking.follows(START, pose(2.0), at_rest=True, target=Target.NONE)
+    assert not walking.follows(pose(0.3), pose(2.3), at_rest=False, target=Target.NONE)
     # The same turn is a search where something is looked for.
     looking = Follower()
-    assert looking.follows(START, pose(0, 0, 90), at_rest=True, outlook=Outlook.SOUGHT)
+    assert looking.follows(START, pose(0, 0, 90), at_rest=True, target=Target.NAMED)
     assert looking.is_searching
-    assert looking.follows(pose(0, 0, 90), pose(0, 0, 180), at_rest=True, outlook=Outlook.SOUGHT)
+    assert looking.follows(pose(0, 0, 90), pose(0, 0, 180), at_rest=True, target=Target.NAMED)
 
 
 def test_it_looks_all_around_once_and_goes_to_what_it_sees_then():

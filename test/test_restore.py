@@ -14,7 +14,7 @@ import torch
 from egomotion_ros.bundle import Bundle, write_manifest
 from egomotion_ros.cli import main
 from egomotion_ros.models.checkpoints import load_model
-from egomotion_ros.models.outlook import OutlookConfig, OutlookHead
+from egomotion_ros.models.naming import NamingConfig, NamingHead
 from egomotion_ros.runtimes.export import Models, export_bundle
 from egomotion_ros.runtimes.restore import restore_models
 
@@ -23,7 +23,7 @@ from egomotion_ros.runtimes.restore import restore_models
 def models() -> Models:
     """Two layers, and no weight left at the one or zero it starts with."""
     made = tiny_models(layers=2)
-    made.reasoner.look_with(OutlookHead(OutlookConfig(made.reasoner.width, 'turn right')))
+    made.reasoner.tell_naming(NamingHead(NamingConfig(made.reasoner.width)))
     torch.manual_seed(3)
     with torch.no_grad():
         for model in (made.reasoner, made.generator, made.autoencoder):

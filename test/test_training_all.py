@@ -16,6 +16,7 @@ from egomotion_ros.cli import main
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.library import Take, save_library
 from egomotion_ros.models.checkpoints import load_tensors
+from egomotion_ros.training.naming import NoNamingError
 
 #: As many steps as it takes to note the loss once.
 TRAINING = {'steps': 20, 'batch': 4, 'warmup': 1, 'save_every': 20, 'validate_every': 20}
@@ -66,7 +67,7 @@ def test_a_decoder_learns_alone_where_the_encoder_is_held(folders: Path, capsys)
     assert changed and {name.split('.')[0] for name in changed} == {'decoder'}
 
 
-def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script, capsys) -> None:
+def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script, capsys, monkeypatch) -> None:
     runs = folders / 'runs'
     command = ['train', 'all', '--config', str(folders / 'config'), '--library',
                str(folders / 'library'), '--episodes', str(folders / 'episodes'),
@@ -87,12 +88,19 @@ def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script, capsys) -> 
     bundle = Bundle.open(folders / 'at_once')
     assert bundle.decoder == 'parallel' and set(PARALLEL_GRAPHS) <= set(bundle.graphs)
 
-    # Nothing is asked for here that is out of view: there is no outlook, and nothing breaks.
-    (folders / 'config' / 'outlook.yaml').write_text(yaml.safe_dump({'data': {'samples': 80}}))
-    assert main(command) == 0 and not (runs / 'outlook').exists()
-    assert 'left out' in capsys.readouterr().out
-    assert main(['train', 'outlook', *command[2:]]) == 1
-    assert 'in view and out of it' in capsys.readouterr().err
+    # With one of the naming the reasoner is read for that as well.
+    (folders / 'config' / 'naming.yaml').write_text(yaml.safe_dump({'data': {'samples': 80}}))
+
+    def none(*_):
+        raise NoNamingError('all name a thing')
+
+    with monkeypatch.context() as patched:
+        patched.setattr('egomotion_ros.training.naming.train_naming', none)
+        assert main(command) == 0 and 'left out: all name' in capsys.readouterr().out
+        assert main(['train', 'naming', *command[2:]]) == 1
+    assert main(command) == 0 and (runs / 'naming' / 'model.safetensors').exists()
+    assert main(['export', str(runs), '--out', str(folders / 'telling')]) == 0
+    assert Bundle.open(folders / 'telling').tells_naming and not bundle.tells_naming
 
     curves = benchmark_script('training_curves')
     assert curves.draw(runs, folders / 'curves.png') == [*MODELS, 'queries']

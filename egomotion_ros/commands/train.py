@@ -4,8 +4,8 @@
 ``egomotion train``: one stage, or all stages of the default in order.
 
 ``all`` ends with what is learned of the trained reasoner, where the folder of configurations has
-theirs: the queries, with which it decodes in parallel, and the outlook, which tells whether it
-sees what it is told about.  Two stages are never part of it: the evaluator measures
+theirs: the queries, with which it decodes in parallel, and the naming, which tells whether a
+sentence names a thing.  Two stages are never part of it: the evaluator measures
 motion and makes none, the baseline is the generator without a reasoner and takes the generator's
 configuration.
 """
@@ -17,14 +17,14 @@ from pathlib import Path
 
 STAGES = ('tokenizer', 'autoencoder', 'reasoner', 'generator')
 #: Stages that take the reasoner as it is.
-AFTER = ('queries', 'outlook')
+AFTER = ('queries', 'naming')
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument('stage', choices=(*STAGES, 'all', *AFTER, 'evaluator', 'baseline'),
                         help='all: the four stages of the default and, where the folder has '
-                             'them, queries.yaml and outlook.yaml; evaluator and baseline by '
+                             'them, queries.yaml and naming.yaml; evaluator and baseline by '
                              'name only')
     parser.add_argument('--config', type=Path, required=True,
                         help="the stage's YAML; for 'all' the folder that holds one per stage")
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--init', type=Path, metavar='RUN',
                         help='run to start from: every stage begins with its checkpoint there')
     parser.add_argument('--stage1-scenes', type=float, default=0.65, metavar='SHARE',
-                        help='share of the scenes stage 1 sees; stage 2 and the outlook get '
+                        help='share of the scenes stage 1 sees; stage 2 and the naming get '
                              'states of the others')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0: all')
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                              if (args.config / f'{stage}.yaml').is_file()))
     needs = {'tokenizer': ['library'], 'autoencoder': ['library'], 'reasoner': ['episodes'],
              'generator': ['episodes'], 'queries': ['episodes'],
-             'outlook': ['episodes'], 'baseline': ['episodes'],
+             'naming': ['episodes'], 'baseline': ['episodes'],
              'evaluator': ['library', 'episodes']}
     for name in sorted({name for stage in stages for name in needs[stage]}):
         if getattr(args, name) is None:
@@ -93,14 +93,14 @@ def _train(stage: str, config: Path, args: argparse.Namespace) -> None:
         return
     from egomotion_ros.data.episodes import EpisodeSet
     first, rest = EpisodeSet.open(args.episodes).shared_out(args.stage1_scenes)
-    if stage == 'outlook':
-        from egomotion_ros.training.outlook import NoOutlookError, train_outlook
+    if stage == 'naming':
+        from egomotion_ros.training.naming import NoNamingError, train_naming
         try:
-            train_outlook(config, args.episodes, args.out / 'reasoner', out, args.val, rest)
-        except NoOutlookError as error:
+            train_naming(config, args.episodes, args.out / 'reasoner', out, rest)
+        except NoNamingError as error:
             if args.stage != 'all':
                 raise
-            # Recordings that people told about may never ask for what is out of view.
+            # Somebody's own sentences may all name a thing.
             print(f'left out: {error}')
         return
     if stage == 'reasoner':

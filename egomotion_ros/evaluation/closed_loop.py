@@ -23,7 +23,7 @@ from egomotion_ros.evaluation.questions import Question, goal_of
 from egomotion_ros.evaluation.scenes import in_human_metres, observe
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.pursuit import Pursuit
-from egomotion_ros.types import HumanMotion, Outlook, PlanarPose
+from egomotion_ros.types import HumanMotion, PlanarPose, Target
 
 #: Seconds of the running motion that are executed while the second plan is made.
 LATENCY = 0.6
@@ -74,7 +74,7 @@ class _Walk:
         self.motion = pipeline.generate(primitives)
         if pursuit is not None:
             pursuit.follows(PlanarPose(), ground_pose(self.motion, -1), at_rest=True,
-                            outlook=primitives.outlook)
+                            target=primitives.target)
             pursuit.commit()
 
     def look(self, frame: int) -> None:
@@ -84,10 +84,10 @@ class _Walk:
         if not over:
             lasting = join_motions(motion, _still(motion, self.meanwhile))
             known = slice_frames(lasting, frame, frame + self.meanwhile)
-        plan, outlook = self._plan(min(frame, motion.frames - 1), known)
+        plan, target = self._plan(min(frame, motion.frames - 1), known)
         if self._pursuit is not None:
             begins = None if over else ground_pose(plan, self.meanwhile - 1)
-            if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins, outlook):
+            if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins, target):
                 return
             self._pursuit.commit()
         if over:
@@ -98,8 +98,8 @@ class _Walk:
                 slice_frames(lasting, 0, frame + self.meanwhile),
                 slice_frames(plan, self.meanwhile, plan.frames))
 
-    def _plan(self, frame: int, known: HumanMotion | None) -> tuple[HumanMotion, Outlook]:
-        """What a look at a frame of the motion leads to, and what the reasoner says of it."""
+    def _plan(self, frame: int, known: HumanMotion | None) -> tuple[HumanMotion, Target]:
+        """What a look at a frame leads to, and whether the instruction names a thing."""
         pipeline, question, motion = self._pipeline, self._question, self.motion
         human = in_human_metres(motion)
         camera = head_camera(question.camera, human, frame)
@@ -110,7 +110,7 @@ class _Walk:
                        camera=replace(camera, height=camera.height * pipeline.scale))
         name = f'look-{self._seed}-{frame}'
         primitives = pipeline.reason(seen, name, self._seed)
-        return pipeline.generate(primitives, known), primitives.outlook
+        return pipeline.generate(primitives, known), primitives.target
 
 
 def _still(motion: HumanMotion, frames: int) -> HumanMotion:

@@ -23,7 +23,7 @@ from torch import nn
 from egomotion_ros.models.autoencoder import AutoencoderConfig, MotionAutoencoder
 from egomotion_ros.models.evaluator import EvaluatorConfig, MotionEvaluator
 from egomotion_ros.models.generator import GeneratorConfig, MotionGenerator
-from egomotion_ros.models.outlook import OutlookConfig, OutlookHead
+from egomotion_ros.models.naming import NamingConfig, NamingHead
 from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.models.tokenizer import MotionTokenizer, TokenizerConfig
 
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[type, type[nn.Module]]] = {
     'reasoner': (ReasonerConfig, Reasoner),
     'generator': (GeneratorConfig, MotionGenerator),
     'evaluator': (EvaluatorConfig, MotionEvaluator),
-    'outlook': (OutlookConfig, OutlookHead),
+    'naming': (NamingConfig, NamingHead),
 }
 
 

@@ -40,7 +40,7 @@ from egomotion_ros.models import vlm as _vlm  # noqa: F401  (registers the defau
 from egomotion_ros.models.adapters import add_lora, merge_lora
 from egomotion_ros.models.families import make_family
 from egomotion_ros.models.grounding import Grounding, GroundingHeads
-from egomotion_ros.models.outlook import OutlookHead
+from egomotion_ros.models.naming import NamingHead
 from egomotion_ros.models.queries import Queries
 from egomotion_ros.types import PLAN_WINDOWS
 
@@ -62,9 +62,9 @@ class ReasonerConfig:
     of the picture the vision part reads (0: the family's own), ``image_mean`` and ``image_std``
     its normalisation of pixels in [0, 1] (None: 0.5); ``decoder`` one of ``DECODERS``; ``lora``
     (``rank``, ``alpha``) trains low-rank adapters of the decoder instead of all its weights;
-    ``hands`` adds grounding heads for heights and for what hands reach for; ``search`` is the
-    sentence of a search, of a reasoner whose states are read for whether what it is told about is
-    in view (:mod:`egomotion_ros.training.outlook`).
+    ``hands`` adds grounding heads for heights and for what hands reach for; ``naming`` is
+    True of a reasoner that tells whether a sentence names a thing
+    (:mod:`egomotion_ros.training.naming`).
     """
 
     vlm: dict[str, Any]
@@ -82,7 +82,7 @@ class ReasonerConfig:
     decoder: str = 'autoregressive'
     lora: dict[str, float] | None = None
     hands: bool = False
-    search: str = ''
+    naming: bool = False
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Reasoner(nn.Module):
         self.grounding = GroundingHeads(width, config.colours, config.shapes, config.hands)
         self.queries = (None if config.decoder == 'autoregressive'
                         else Queries(config.windows, width))
-        self.outlook = nn.Linear(width, 2) if config.search else None
+        self.naming = nn.Linear(width, 2) if config.naming else None
         if config.lora is not None:
             if self.family.own_rows:
                 raise ValueError('lora is for pretrained families; the default is trained whole')
@@ -168,10 +168,10 @@ class Reasoner(nn.Module):
             self.config = replace(self.config, lora=None)
         return self
 
-    def look_with(self, head: OutlookHead) -> Reasoner:
+    def tell_naming(self, head: NamingHead) -> Reasoner:
         """Take over what ``head`` reads in the state before the first primitive."""
-        self.outlook = head.read.to(self.base_head.weight.dtype)
-        self.config = replace(self.config, search=head.config.search)
+        self.naming = head.read.to(self.base_head.weight.dtype)
+        self.config = replace(self.config, naming=True)
         return self
 
     @property

@@ -28,10 +28,10 @@ from egomotion_ros.msg import RobotMotion as RobotMotionMsg
 from egomotion_ros.types import (
     FPS,
     HumanMotion,
-    Outlook,
     PlanarPose,
     PrimitivePlan,
     RobotMotion,
+    Target,
 )
 
 #: Most rows and joints that a message from the network may carry.
@@ -158,7 +158,7 @@ def primitives_to_msg(
         confidence=array.array('f', plan.confidence.astype(np.float32).tobytes()),
         window_duration=plan.window_frames / plan.fps,
         states_layer=plan.layer,
-        outlook=int(plan.outlook),
+        target=int(plan.target),
     )
     if with_states:
         if not dtype:
@@ -202,9 +202,9 @@ def primitives_from_msg(message: MotionPrimitivesMsg) -> PrimitivePlan:
         raise ValueError(f'window_duration: expected seconds > 0, got {message.window_duration}')
     window = round(message.window_duration * FPS)
     try:
-        outlook = Outlook(message.outlook)
+        target = Target(message.target)
     except ValueError:
-        raise ValueError(f'outlook: {message.outlook} is not one of the constants') from None
+        raise ValueError(f'target: {message.target} is not one of the constants') from None
     return PrimitivePlan(
         plan_id=info.plan_id,
         seed=info.seed,
@@ -218,7 +218,7 @@ def primitives_from_msg(message: MotionPrimitivesMsg) -> PrimitivePlan:
         states_mask=mask,
         layer=message.states_layer,
         window_frames=window,
-        outlook=outlook,
+        target=target,
     )
 
 

@@ -186,7 +186,7 @@ class Handover(ABC):
                 begins = ground_pose(human, min(start.prefix.frames, human.frames) - 1)
             end = ground_pose(human, -1)
             follows = pursuit.follows(here, end, not start.continues, begins,
-                                      primitives.outlook)
+                                      primitives.target)
             if follows or not task.published:
                 return True
             self._stay(task, start)

@@ -69,27 +69,26 @@ class Models:
         Read ``reasoner`` (with ``text.json``), ``generator`` and ``autoencoder`` of a run.
 
         Where ``queries`` were trained, it is that reasoner: the same with a parallel decoder.
-        Where there is an ``outlook``, it is read for that.  Raises ValueError when a part is
-        missing, corrupt or does not fit the others.
+        With ``naming`` it tells whether a sentence names a thing.  Raises ValueError when a part
+        is missing, corrupt or does not fit the others.
         """
         directory = Path(directory)
         reasoner = load_model(directory / 'reasoner', 'reasoner').merge()
         if (directory / 'queries').is_dir():
             reasoner = _taught(reasoner, directory / 'queries')
-        if (directory / 'outlook').is_dir():
-            head = load_model(directory / 'outlook', 'outlook')
+        if (directory / 'naming').is_dir():
+            head = load_model(directory / 'naming', 'naming')
             if head.config.reasoner != sha256(directory / 'reasoner' / 'model.safetensors'):
-                raise ValueError(f'{directory / "outlook"}: was fitted to another reasoner; '
+                raise ValueError(f'{directory / "naming"}: was fitted to another reasoner; '
                                  'train it again')
-            reasoner = reasoner.look_with(head)
+            reasoner = reasoner.tell_naming(head)
         text = TextEncoder.open(directory / 'reasoner' / FILES['text'],
                                 reasoner.config.text_tokens)
         if text.size > reasoner.config.text_vocabulary:
             raise ValueError(f'{directory}: the text tokenizer has {text.size} tokens, the '
                              f'reasoner knows {reasoner.config.text_vocabulary}')
         provenance: dict[str, Any] = {}
-        for part in ('tokenizer', 'autoencoder', 'reasoner', 'queries', 'outlook',
-                     'generator'):
+        for part in ('tokenizer', 'autoencoder', 'reasoner', 'queries', 'naming', 'generator'):
             weights = directory / part / 'model.safetensors'
             if weights.is_file():
                 provenance[part] = {'sha256': sha256(weights)}

@@ -125,7 +125,7 @@ class Prefill(Reading):
     """
     The prompt in one pass: what vision gave, text, camera -> states, cache, first logits.
 
-    And, of reasoners that are read for it, whether a thing is named and whether it is in view.
+    And, of reasoners that are read for it, whether the text names a thing.
     """
 
     inputs = ('features', 'text', 'text_mask', 'camera')
@@ -133,8 +133,8 @@ class Prefill(Reading):
     def __init__(self, reasoner: Reasoner) -> None:
         super().__init__(reasoner)
         self.outputs = ('states', 'mask', 'cache', 'logits')
-        if reasoner.outlook is not None:
-            self.outputs += ('outlook',)
+        if reasoner.naming is not None:
+            self.outputs += ('named',)
 
     def example(self) -> tuple[Tensor, ...]:
         """Random image rows, half a prompt of text."""
@@ -153,7 +153,7 @@ class Prefill(Reading):
         """
         Cache: (layers, K and V, heads, prompt + windows, width), zero behind the prompt.
 
-        Outlook: logits (1, 2).
+        Named: logits (1, 2) of no thing and of a thing.
         """
         reasoner, seen = self.reasoner, features.shape[1]
         features = features.to(_dtype(reasoner))
@@ -177,8 +177,8 @@ class Prefill(Reading):
         pairs = F.pad(pairs, (0, 0, 0, reasoner.config.windows))
         begin = states[:, -1]
         answer = states.float(), mask, pairs.float(), reasoner.base_head(begin).float()
-        return answer if reasoner.outlook is None else (
-            *answer, reasoner.outlook(begin).float())
+        return answer if reasoner.naming is None else (
+            *answer, reasoner.naming(begin).float())
 
 
 class Cached(Reading):

@@ -16,7 +16,7 @@ import numpy as np
 
 from egomotion_ros.bundle import BATCH_GRAPH, Bundle, batch_of
 from egomotion_ros.runtimes.base import Runtime
-from egomotion_ros.types import Outlook
+from egomotion_ros.types import Target
 
 #: Additive attention mask of a forbidden slot; finite, so that fp16 stays finite too.
 FORBIDDEN = -1e4
@@ -110,51 +110,43 @@ class Decoded:
     """
     ``tokens`` (W, levels) int64, ``confidence`` (W,), ``states`` (N, D), ``mask`` (N,) bool.
 
-    ``outlook`` says whether the thing that was asked for is in view.
+    ``target`` says whether the text names a thing.
     """
 
     tokens: np.ndarray
     confidence: np.ndarray
     states: np.ndarray
     mask: np.ndarray
-    outlook: Outlook = Outlook.UNKNOWN
+    target: Target = Target.UNKNOWN
 
 
-def read_outlook(answer: Mapping[str, np.ndarray]) -> Outlook:
-    """What ``prefill`` says of the thing that was asked for."""
-    if 'outlook' not in answer:
-        return Outlook.UNKNOWN
-    named, in_view = answer['outlook'][0]
-    if not named > 0:
-        return Outlook.NO_TARGET
-    return Outlook.IN_VIEW if in_view > 0 else Outlook.SOUGHT
+def read_target(answer: Mapping[str, np.ndarray]) -> Target:
+    """What ``prefill`` says of whether its text names a thing."""
+    if 'named' not in answer:
+        return Target.UNKNOWN
+    nothing, thing = answer['named'][0]
+    return Target.NAMED if thing > nothing else Target.NONE
 
 
 def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text: np.ndarray,
                       text_mask: np.ndarray, camera: np.ndarray, seed: int,
-                      memory: PromptMemory | None = None,
-                      search: tuple[np.ndarray, np.ndarray] | None = None) -> Decoded:
+                      memory: PromptMemory | None = None) -> Decoded:
     """
     Read the prompt, then decode base codes, one a step or all at once as the bundle says.
 
     Residual codes fall out beside them.
 
     ``image`` (H, W, 3) uint8, ``text``, ``text_mask`` (text_length,), ``camera`` (3,) height m,
-    pitch rad, yaw rad.  ``search`` holds text and mask of the sentence that is answered in place
-    of one about a thing that is not in view.  The bundle's temperature 0 takes the likeliest code;
-    above it, codes are drawn by the Gumbel-max trick.  With a ``memory``, what it holds of the
-    prompt is not read again.
+    pitch rad, yaw rad.  The bundle's temperature 0 takes the likeliest code; above it, codes are
+    drawn by the Gumbel-max trick.  With a ``memory``, what it holds of the prompt is not read
+    again.
     """
     pose = camera[None].astype(np.float32)
     # What counts is what runs: the graph may come from other weights than the bundle's.
     vision = runtime.specs['vision'].inputs if 'vision' in runtime.specs else ()
     seen = {'image': image[None]} | {item.name: pose for item in vision if item.name == 'camera'}
-    memory = memory or PromptMemory()
-    start = memory.run(runtime, seen, text=text[None], text_mask=text_mask[None], camera=pose)
-    outlook = read_outlook(start)
-    if outlook is Outlook.SOUGHT and search is not None:
-        start = memory.run(runtime, seen, text=search[0][None], text_mask=search[1][None],
-                           camera=pose)
+    start = (memory or PromptMemory()).run(
+        runtime, seen, text=text[None], text_mask=text_mask[None], camera=pose)
     random = random_stream(seed, _REASONER)
     prompt, windows = start['states'].shape[1], bundle.windows
     cache = start['cache']
@@ -184,7 +176,7 @@ def decode_primitives(runtime: Runtime, bundle: Bundle, image: np.ndarray, text:
         tokens[n, 1:] = [_draw(row, bundle.temperature, random) for row in out['residual'][0]]
         logits = out['logits'][0]
     mask = np.concatenate([start['mask'][0], np.ones(windows, bool)])
-    return Decoded(tokens, confidence, states, mask, outlook)
+    return Decoded(tokens, confidence, states, mask, read_target(start))
 
 
 def _decode_at_once(runtime: Runtime, bundle: Bundle, first: np.ndarray, begin: np.ndarray,

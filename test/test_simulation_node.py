@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -59,7 +59,9 @@ class Bench:
         self.motions = self.node.create_publisher(RobotMotion, 'robot_motion', profile('motion'))
         self.step = self.node.create_client(Trigger, 'simulation_node/step')
         self.reset = self.node.create_client(Trigger, 'simulation_node/reset')
-        self.executor = MultiThreadedExecutor(num_threads=2, context=self.context)
+        # One thread, as the process has: with the clock's 1,000 messages a second several would
+        # wait for each other more than they work.
+        self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.sim)
         self.executor.add_node(self.node)
         self.closing = threading.Event()

@@ -16,6 +16,7 @@ from egomotion_ros.cli import main
 from egomotion_ros.data.episodes import write_episodes
 from egomotion_ros.data.library import Take, save_library
 from egomotion_ros.models.checkpoints import load_tensors
+from egomotion_ros.runtimes.export import Models
 from egomotion_ros.training.naming import NoNamingError
 
 #: As many steps as it takes to note the loss once.
@@ -99,8 +100,7 @@ def test_all_stages_end_in_a_bundle(folders: Path, benchmark_script, capsys, mon
         assert main(command) == 0 and 'left out: all name' in capsys.readouterr().out
         assert main(['train', 'naming', *command[2:]]) == 1
     assert main(command) == 0 and (runs / 'naming' / 'model.safetensors').exists()
-    assert main(['export', str(runs), '--out', str(folders / 'telling')]) == 0
-    assert Bundle.open(folders / 'telling').tells_naming and not bundle.tells_naming
+    assert Models.load(runs).reasoner.config.naming and not bundle.tells_naming
 
     curves = benchmark_script('training_curves')
     assert curves.draw(runs, folders / 'curves.png') == [*MODELS, 'queries']

@@ -7,11 +7,8 @@ Inputs are taken serialized: a 720p image that is replaced by the next one 33 ms
 copy and nothing else, and only the message a plan starts from is ever deserialized.  Of a
 header's stamp eight bytes are read.
 
-They are taken by a thread of their own, beside the executor.  rclpy's executor builds its wait
-set, of all the services and timers of the node, anew for every callback; with a camera at 30 Hz
-and joint states at 60 Hz that alone took a fifth of a core.  The thread here waits for the few
-subscriptions only, looks at most 200 times per second however fast joint states come, and ends
-with the subscriptions.
+They are taken by a thread of their own (:mod:`taker`), beside the executor, which would take a
+fifth of a core for a camera at 30 Hz and joint states at 60 Hz.  It ends with the subscriptions.
 """
 
 from __future__ import annotations
@@ -22,16 +19,15 @@ from dataclasses import dataclass
 import struct
 import threading
 import time
-import traceback
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
 from rclpy.event_handler import QoSSubscriptionEventType, UnsupportedEventTypeError
-from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
+
+from egomotion_ros.nodes.taker import Apart, Taker
 
 #: Serialized messages above this size are dropped unread (4096 x 4096 RGB16 has 101 MB).
 MOST_BYTES = 128 * 1024 * 1024
@@ -45,8 +41,6 @@ COUNTS = (
     'missed',
     'lost by the transport',
 )
-#: Shortest time between two looks at the inputs (s).
-PAUSE = 0.005
 #: Seconds of silence that are believed only after another look.
 DOUBTED = 0.1
 #: Seconds after which a wait looks whether it is still wanted.
@@ -83,19 +77,6 @@ def header_stamp(data: bytes) -> int:
     return seconds * 1_000_000_000 + nanoseconds
 
 
-class _Apart(CallbackGroup):
-    """Keeps subscriptions away from the executor: the input thread takes them."""
-
-    def can_execute(self, entity) -> bool:
-        return False
-
-    def beginning_execution(self, entity) -> bool:
-        return False
-
-    def ending_execution(self, entity) -> None:
-        pass
-
-
 class Channel:
     """The newest messages of one topic; ``keep`` of them."""
 
@@ -106,7 +87,7 @@ class Channel:
         self._node, self._qos = node, qos
         self._samples: deque[Sample] = deque(maxlen=keep)
         self._news, self._taking = threading.Condition(), threading.Lock()
-        self._group = _Apart()
+        self._group = Apart()
         self.subscription = None
         self._clock: Clock = node.get_clock()
         self._steady: Clock = node.steady_clock
@@ -322,60 +303,31 @@ class Inputs:
         self.channels = channels
         self._node = node
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
-        self._wake = GuardCondition(None, None, context=node.context)
+        self._taker: Taker | None = None
 
     @property
     def is_open(self) -> bool:
         """True while subscribed."""
-        return self._thread is not None
+        return self._taker is not None
 
     def open(self) -> None:
         """Subscribe and begin to take; nothing happens where that is so already."""
         with self._lock:
-            if self._thread is None:
+            if self._taker is None:
                 for channel in self.channels:
                     channel.open()
-                self._ending.clear()
-                self._thread = threading.Thread(target=self._run, name='inputs', daemon=True)
-                self._thread.start()
+                self._taker = Taker(
+                    self._node,
+                    'inputs',
+                    [channel.subscription for channel in self.channels],
+                    [channel.take for channel in self.channels],
+                )
 
     def close(self) -> None:
         """Unsubscribe; nothing is taken any more when this returns."""
         with self._lock:
-            if self._thread is not None:
-                self._ending.set()
-                self._wake.trigger()
-                self._thread.join()
-                self._thread = None
+            if self._taker is not None:
+                self._taker.end()
+                self._taker = None
                 for channel in self.channels:
                     channel.close()
-
-    def destroy(self) -> None:
-        """Close for good."""
-        self.close()
-        self._wake.destroy()
-
-    def _run(self) -> None:
-        subscriptions = {channel.subscription.handle: channel for channel in self.channels}
-        context = self._node.context
-        with context.handle:
-            wait_set = _rclpy.WaitSet(len(subscriptions), 1, 0, 0, 0, 0, context.handle)
-        while not self._ending.is_set() and context.ok():
-            wait_set.clear_entities()
-            for handle in subscriptions:
-                wait_set.add_subscription(handle)
-            wait_set.add_guard_condition(self._wake.handle)
-            wait_set.wait(1_000_000_000)
-            ready = wait_set.get_ready_entities('subscription')
-            for handle, channel in subscriptions.items():
-                if handle.pointer in ready:
-                    try:
-                        channel.take()
-                    except Exception:
-                        self._node.get_logger().error(
-                            f'{channel.topic} cannot be taken:\n{traceback.format_exc()}',
-                            throttle_duration_sec=5.0,
-                        )
-            time.sleep(PAUSE)

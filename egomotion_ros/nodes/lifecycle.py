@@ -24,12 +24,14 @@ from lifecycle_msgs.msg import State
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from egomotion_ros.nodes.clock import ClockApart
+
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(ClockApart, LifecycleNode):
     """A lifecycle node whose errors are logged and land in the right state."""
 
     def __init__(self, name: str, **options) -> None:

@@ -123,7 +123,7 @@ class Observer:
 
     def destroy(self) -> None:
         """Close for good."""
-        self._inputs.destroy()
+        self.close()
 
     def clear(self) -> None:
         """Forget everything that came."""

@@ -82,7 +82,7 @@ class Receiver(Observer):
 
     def destroy(self) -> None:
         """Close for good."""
-        self._ears.destroy()
+        self.deafen()
         super().destroy()
 
     def clear(self) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make demo    simulation + node, eight instructions in seven rooms; table, video and contact sheet in out/demo
-#              CAMERA=path   a .vrs, a video or a folder of pictures instead of the simulation
+#              CAMERA=path   a .vrs, a video, a folder of pictures or the URL of a live camera instead of the simulation
 # make test    every test                              ARGS='-k stop test/test_node.py' selects
 # make bench   times the shipped bundle; table, chart   ARGS='...' goes to `egomotion bench`
 # make lint    ruff; what pre-commit runs

@@ -33,9 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument('--out', type=Path, default=Path('out/demo'), metavar='DIR',
                         help='folder for film, contact sheet, table and logs (out/demo)')
-    parser.add_argument('--camera', type=Path, metavar='PATH',
-                        help='an Aria .vrs, a video or a folder of pictures instead of the '
-                             "simulation's camera")
+    parser.add_argument('--camera', metavar='PATH',
+                        help='an Aria .vrs, a video, a folder of pictures or the URL of a live '
+                             "camera (rtsp, http, udp, ...) instead of the simulation's")
     parser.add_argument('--hfov', type=float, default=0.0, metavar='DEG',
                         help='horizontal field of view of --camera where it holds no calibration')
     parser.add_argument('--calibration', type=Path, metavar='YAML',
@@ -97,15 +97,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_camera(args: argparse.Namespace) -> None:
-    """Say what is wrong with the recording before anything is started."""
+    """Say what is wrong with the camera before anything is started."""
     from egomotion_ros.nodes.sources import load_calibration, open_source
-    source = open_source(args.camera)
-    next(iter(source.frames(lambda text: None))).read()
+    from egomotion_ros.nodes.sources_live import LiveStream, await_picture, is_live
+    source = LiveStream(args.camera) if is_live(args.camera) else open_source(args.camera)
     if args.calibration is not None:
         load_calibration(args.calibration)
     elif source.calibration is None and not args.hfov:
-        raise ValueError(f'{args.camera} holds no calibration: say --hfov DEGREES (a phone held '
+        raise ValueError(f'{source.name} holds no calibration: say --hfov DEGREES (a phone held '
                          'upright has about 50) or --calibration FILE')
+    if isinstance(source, LiveStream):
+        await_picture(args.camera)
+    else:
+        next(iter(source.frames(lambda text: None))).read()
 
 
 def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bundle: Bundle,
@@ -151,6 +155,7 @@ def perform(args: argparse.Namespace, stops: list[Stop], children: Children, bun
 def _start(args: argparse.Namespace, children: Children, bundle: Bundle) -> None:
     """Start the nodes as processes."""
     from egomotion_ros.demo.film import FRAME_RATE
+    from egomotion_ros.nodes.sources_live import is_live
 
     def parameters(**values) -> list[str]:
         words = ['--ros-args', '--disable-rosout-logs']
@@ -162,7 +167,8 @@ def _start(args: argparse.Namespace, children: Children, bundle: Bundle) -> None
                             camera_rate=float(FRAME_RATE))
     if args.camera is not None:
         simulation += ['-r', 'image:=simulated/image', '-r', 'camera_info:=simulated/camera_info']
-        values = {'path': f"'{args.camera.resolve()}'", 'loop': 'true', 'use_sim_time': 'true',
+        path = args.camera if is_live(args.camera) else Path(args.camera).resolve()
+        values = {'path': f"'{path}'", 'loop': 'true', 'use_sim_time': 'true',
                   'horizontal_fov': math.radians(args.hfov)}
         if args.calibration is not None:
             values['calibration'] = f"'{args.calibration.resolve()}'"

@@ -1,19 +1,24 @@
 # Copyright 2026 The egomotion_ros authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Plays a recorded head camera: a video, a folder of pictures or an Aria VRS file.
+Plays a recorded head camera (video, folder of pictures, Aria VRS file) or follows a live one.
 
 Publishes ``image`` (rgb8) and ``camera_info``.  Stamps are honest: the time of the first picture
 is where playing began on the ROS clock, and every other stamp keeps the recording's own distance
 to it (divided by ``rate``).  An image is published when its stamp is due, never before; one that
 is already late by more than a period is passed over and counted.  Where that does not help for
 half a second, because pictures come slower than they were recorded, the rest is played later.
+
+Of a live camera, a URL, the newest picture is published as soon as it is there, with the time at
+which it came, less what it was delayed on the way (:mod:`egomotion_ros.nodes.sources_live`) and
+less ``latency``.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import numpy as np
 from rclpy.node import Node
@@ -23,12 +28,15 @@ from egomotion_ros.nodes.process import destroyed_on_failure, run_node
 from egomotion_ros.nodes.qos import profile
 from egomotion_ros.nodes.sensor_messages import camera_info_to_msg, described, image_to_msg
 from egomotion_ros.nodes.sources import Calibration, load_calibration, open_source, shrink
+from egomotion_ros.nodes.sources_live import LiveStream, is_live
 
 #: Longest sleep (ns): so often a clock that was set back is noticed; on simulated time, which
 #: does not wake a sleeper, the precision of the stamps' due times.
 NAP, SIM_NAP = 200_000_000, 10_000_000
 #: Longest time (ns) without a picture, and longest lag of one, before playing goes on later.
 PATIENCE = 500_000_000
+#: A stamp (ns) that lies further back than this tells of a clock that was set back.
+SET_BACK = 1_000_000_000
 
 
 class CameraNode(Node):
@@ -57,9 +65,15 @@ class CameraNode(Node):
 
     def _declare(self) -> None:
         declare = self.declare_parameter
-        declare('path', '', described('video file, folder of pictures, or Aria .vrs file'))
-        declare('rate', 1.0, described('speed of playing, 1 is as recorded', 0.01, 100.0))
-        declare('loop', False, described('begin again at the end; stamps go on'))
+        declare('path', '', described(
+            'video file, folder of pictures, Aria .vrs file, or URL of a live camera '
+            '(rtsp, http, udp, ...)'))
+        declare('rate', 1.0, described(
+            'speed of playing a recording, 1 is as recorded', 0.01, 100.0))
+        declare('loop', False, described('begin a recording again at its end; stamps go on'))
+        declare('latency', 0.0, described(
+            'time [s] from capture to arrival of a live picture, by which its stamp is set back',
+            0.0, 5.0))
         declare('picture_rate', 10.0, described(
             'rate at which a folder of pictures was taken [Hz]', 0.01, 1000.0))
         declare('longest_side', 640, described(
@@ -79,9 +93,14 @@ class CameraNode(Node):
         """Open the recording; raises ValueError or OSError where it cannot be played."""
         path = self._value('path')
         if not path:
-            raise ValueError('parameter path: expected a video, a folder of pictures or a .vrs '
-                             'file, got nothing')
-        self._source = open_source(path, self._value('picture_rate'))
+            raise ValueError('parameter path: expected a video, a folder of pictures, a .vrs '
+                             'file or a URL, got nothing')
+        if is_live(path):
+            if self._value('rate') != 1.0:
+                raise ValueError('parameter rate: a live camera has its own speed, leave it 1')
+            self._source = LiveStream(path)
+        else:
+            self._source = open_source(path, self._value('picture_rate'))
         self._fixed = self._calibration()
 
     def _calibration(self) -> Calibration | None:
@@ -102,6 +121,8 @@ class CameraNode(Node):
     def destroy_node(self) -> None:
         """Stop playing, then free the node."""
         self._ending.set()
+        if isinstance(getattr(self, '_source', None), LiveStream):
+            self._source.end()
         if self._thread is not None:
             self._thread.join()
         super().destroy_node()
@@ -110,6 +131,8 @@ class CameraNode(Node):
     def _play(self) -> None:
         try:
             start = self._wait_for_time()
+            if isinstance(self._source, LiveStream):
+                self._follow()
             while not self._ending.is_set():
                 start = self._play_once(start)
                 if not self._value('loop'):
@@ -118,6 +141,23 @@ class CameraNode(Node):
             self._problem = problem
         finally:
             self._done = True
+
+    def _follow(self) -> None:
+        """Publish the newest picture of a live camera until the node ends."""
+        log, last, size = self.get_logger(), 0, None
+        for frame in self._source.frames(log.warning, log.info):
+            image = frame.read()
+            size = size or image.shape
+            if image.shape != size:
+                log.warning(f'left out: a picture of {image.shape[1]} x {image.shape[0]} px after '
+                            f'ones of {size[1]} x {size[0]}, whose field of view it may not have',
+                            throttle_duration_sec=5.0)
+                continue
+            stamp = self._now() - (time.monotonic_ns() - frame.time)
+            stamp -= round(1e9 * self._value('latency'))
+            if 0 < stamp and not 0 <= last - stamp < SET_BACK:
+                self._publish(image, stamp)
+                last = stamp
 
     def _play_once(self, start: int) -> int:
         """Play from ``start`` (ns, ROS clock) at the earliest; return when the next is due."""

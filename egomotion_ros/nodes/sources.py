@@ -245,11 +245,11 @@ class VideoFile:
                 if time - first <= previous:  # a damaged index; time only runs forward
                     continue
                 previous, count = time - first, count + 1
-                yield Frame(previous, partial(_upright, frame))
+                yield Frame(previous, partial(upright, frame))
         if not count:
             raise ValueError(f'{self._path}: no frame of this video can be decoded')
 
 
-def _upright(frame) -> np.ndarray:
+def upright(frame) -> np.ndarray:
     """RGB of a decoded video frame, turned as the container says."""
     return np.rot90(frame.to_ndarray(format='rgb24'), round(frame.rotation / 90) % 4)

@@ -93,6 +93,19 @@ def test_the_reasoner_says_whether_a_sentence_names_a_thing(pipeline: EgoMotionP
         assert said(free_questions(15, action)) == {Target.NONE}
 
 
+@pytest.mark.parametrize('text, metres', [
+    ('walk forward', 2.0), ('go forward', 2.0), ('walk', 2.0), ('take a few steps', 1.5),
+    ('take a step forward', 0.5), ('run', 3.0), ('can you walk forward', 2.0)])
+def test_what_users_say_first_is_walked(pipeline: EgoMotionPipeline, text: str,
+                                        metres: float) -> None:
+    asked = [replace(question, instruction=text, goal=np.array([metres, 0.0, 0.0]))
+             for question in free_questions(10, 'run_forward' if text == 'run' else
+                                            'walk_forward')]
+    reached = scored(asked, answer_all(
+        lambda question, seed: answer(pipeline, question, seed), asked, text))
+    assert np.mean([score.reached for score in reached]) >= 0.9
+
+
 def test_choosing_among_candidates_brings_more_hands_there(pipeline: EgoMotionPipeline) -> None:
     assert pipeline.bundle.candidates == 4
     asked = held_out_questions(60, 'reach', kind='furnished')

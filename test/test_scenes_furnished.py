@@ -14,7 +14,12 @@ from egomotion_ros.data.instructions import (
     object_command,
     templates,
 )
-from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS, has_held_out_verb
+from egomotion_ros.data.instructions_furnished import (
+    HELD_OUT_VERBS,
+    PARAMETERS,
+    UNMEASURED,
+    has_held_out_verb,
+)
 from egomotion_ros.data.render import SceneRenderer, add_scene, mujoco
 from egomotion_ros.data.scenes import (
     HELD_OUT,
@@ -194,6 +199,24 @@ def test_test_sentences_are_new_and_held_out_verbs_are_never_trained():
         assert any(has_held_out_verb(p) for p in test)
     with pytest.raises(ValueError, match='not asked for'):
         templates('reach', 'test')
+
+
+def test_a_sentence_without_a_measure_means_one():
+    meant = {'walk forward': 2.0, 'take a few steps': 1.5, 'take a step forward': 0.5, 'run': 3.0}
+    rng, drawn = np.random.default_rng(2), {}
+    for action in ('walk_forward', 'run_forward'):
+        for _ in range(600):
+            command = free_command(action, rng, 'train', 'furnished')
+            drawn.setdefault(command.text, set()).add(command.params['distance'])
+    assert {text: drawn[text] for text in meant} == {t: {m} for t, m in meant.items()}
+    measured = [found for text, found in drawn.items() if text.endswith(' two metres')]
+    assert measured and all(found == {2.0} for found in measured)
+    # Everything that is said without a measure has one, of those that motions are made for.
+    for split in ('train', 'test'):
+        for action in ('walk_forward', 'run_forward'):
+            bare = [p for p in templates(action, split, 'furnished') if '{p}' not in p]
+            assert len(bare) >= 3
+            assert {UNMEASURED[p] for p in bare} <= set(PARAMETERS[action][1])
 
 
 def test_commands_of_furnished_scenes_carry_what_they_say():

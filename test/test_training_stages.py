@@ -331,6 +331,14 @@ def test_what_is_left_of_a_sentence_with_an_unknown_word_tells_what_to_do():
         assert all(a != b for a, b in zip(blurred(clear, seed), clear, strict=True))
 
 
+def test_where_an_unknown_word_would_leave_nothing_that_tells_there_is_none():
+    bare = ['walk', 'jump', 'run forward', 'take a step forward', 'keep walking', 'bend forward']
+    ahead = ['walk forward', 'go straight', 'move forward', 'walk straight ahead']
+    for seed in range(5):
+        assert blurred(bare, seed) == bare
+        assert all(a != b for a, b in zip(blurred(ahead, seed), ahead, strict=True))
+
+
 def test_chance_spells_neither_known_words_nor_held_out_ones(monkeypatch):
     monkeypatch.setattr(unknown_words, 'ONSETS', ('h', 'g'))
     monkeypatch.setattr(unknown_words, 'NUCLEI', ('o',))

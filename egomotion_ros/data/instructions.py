@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from egomotion_ros.data.instructions_furnished import PARAMETERS, TEST, TRAIN
+from egomotion_ros.data.instructions_furnished import PARAMETERS, TEST, TRAIN, UNMEASURED
 from egomotion_ros.data.scenes import COLOUR_NAMES, KINDS, SHAPE_NAMES
 
 #: Actions by id; ids are stored in data sets and never change.
@@ -176,6 +176,7 @@ def free_command(action: str, rng: np.random.Generator, split: str,
             name, options = PARAMETERS[action]
             value = _pick(rng, tuple(options))
             words = _pick(rng, options[value])
+            value = UNMEASURED.get(pattern, value)
             return Command(action, pattern.format(p=words).strip(), params={
                 name: float(np.radians(value)) if name == 'angle' else value})
     if action == 'walk_forward':

@@ -61,6 +61,35 @@ HELD_OUT_VERBS = frozenset((
     'signal', 'grab', 'grasp', 'jog', 'sprint', 'strike', 'leap', 'hop', 'stoop', 'lean',
     'locate', 'seek'))
 
+#: What a sentence without a measure means: metres of walking and running, by sentence.
+MEANT = {
+    'train': {
+        'walk_forward': {
+            2.0: ('walk', 'walk forward', 'go forward', 'move forward', 'walk ahead', 'go ahead',
+                  'walk straight ahead', 'go straight', 'please walk forward', 'start walking',
+                  'keep walking', 'keep going'),
+            1.5: ('walk a few steps', 'take a few steps', 'take a few steps forward',
+                  'go a few steps forward'),
+            0.5: ('take a step', 'take a step forward', 'step forward', 'walk a little',
+                  'go forward a little', 'walk forward a bit', 'move forward a little')},
+        'run_forward': {3.0: ('run', 'run forward', 'run ahead', 'go running', 'start running')},
+    },
+    'test': {
+        'walk_forward': {
+            2.0: ('can you walk forward', 'head straight ahead', 'please go forward',
+                  'stroll ahead', 'walk on'),
+            1.5: ('walk forward a few steps', 'please take a few steps'),
+            0.5: ('please take a step forward', 'go a little forward')},
+        'run_forward': {3.0: ('can you run', 'please run forward', 'now run')},
+    },
+}
+for _split, _patterns in (('train', TRAIN), ('test', TEST)):
+    for _action, _sentences in MEANT[_split].items():
+        _patterns[_action] += tuple(s for several in _sentences.values() for s in several)
+#: The measure (m) of each of these sentences.
+UNMEASURED = {sentence: metres for split in MEANT.values() for values in split.values()
+              for metres, sentences in values.items() for sentence in sentences}
+
 _METRES = {1.0: ('one metre', '1 metre'), 1.5: ('one and a half metres', '1.5 metres'),
            2.0: ('two metres', '2 metres'), 2.5: ('two and a half metres', '2.5 metres'),
            3.0: ('three metres', '3 metres'), 3.5: ('three and a half metres', '3.5 metres'),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS
+from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS, MEANT, UNMEASURED
 from egomotion_ros.data.scenes import COLOUR_NAMES
 
 #: Words of the training sentences that say what to do, and letters of words that say nothing.
@@ -15,6 +15,12 @@ _WALKING = frozenset(('walk', 'go', 'move', 'head', 'come', 'approach', 'make', 
 DOING = _TURNING | _WALKING | {
     'stop', 'stand', 'wait', 'stay', 'reach', 'touch', 'put', 'take', 'hold', 'run', 'kick',
     'jump', 'bend', 'wave'}
+#: Of sentences without a measure those of walking as far as "walk" means still tell that, where
+#: the way is in their words; of others nothing would be left that tells.
+_AHEAD = frozenset(('ahead', 'forward', 'straight'))
+_LEFT_ALONE = frozenset(
+    text for text in UNMEASURED if text not in MEANT['train']['walk_forward'][2.0]
+    or _AHEAD.isdisjoint(text.split())) | {'bend forward', 'bend your body forward'}
 #: Words of sentences that name an object.
 COLOURED = frozenset(COLOUR_NAMES)
 #: Parts of words that mean nothing: beginnings, middles and ends of English syllables.
@@ -42,7 +48,8 @@ def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()
 
     Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
     ball", and what is not in the training grammar must not hide what is.  What is left has to
-    tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it.
+    tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it, and
+    *ahead* or *forward* one walks.  Sentences of one word stay as they are.
     ``known`` are words of other sentences, which mean something too.
     """
     rng = np.random.default_rng(seed)
@@ -52,6 +59,8 @@ def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()
     for text in texts:
         words = text.split()
         doing = [n for n, word in enumerate(words) if word in DOING]
+        if len(words) == 1 or text in _LEFT_ALONE:
+            doing = []
         if not COLOURED.isdisjoint(words):
             unclear = _WALKING if 'towards' in words else (
                 frozenset() if 'at' in words else _TURNING)

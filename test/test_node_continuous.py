@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 import math
+import time
 
 from node_harness import Harness, Leading
 import numpy as np
@@ -130,6 +131,43 @@ def test_a_goal_takes_over_and_the_topic_is_ignored_meanwhile(pipeline):
             'walk forward',
             'turn left',
         }
+
+
+def test_an_instruction_that_is_said_again_and_again_is_still_done(pipeline):
+    with Harness(pipeline, replan_period=0.0) as harness:
+        reason, harness.pipeline.reason = harness.pipeline.reason, None
+
+        def slowly(*asked):
+            time.sleep(0.5)
+            return reason(*asked)
+
+        harness.pipeline.reason = slowly
+        harness.wait(harness.words.get_subscription_count)
+        for _ in range(60):  # three seconds, every plan takes half a one
+            harness.words.publish(String(data='wave'))
+            time.sleep(0.05)
+        assert len(harness.heard.plans) >= 2
+        # Other words count at once.
+        harness.words.publish(String(data='wave'))
+        harness.words.publish(String(data='turn left'))
+        harness.wait(lambda: harness.pipeline.observations[-1].instruction == 'turn left')
+
+
+def test_the_prefix_counts_in_the_time_of_the_simulation(pipeline):
+    with Harness(pipeline, sim_time=True, replan_period=1.0, latency_budget=0.1) as harness:
+        harness.tick_ns = 100_000_000  # five times as fast as the world's own time
+        reason = harness.pipeline.reason
+
+        def slowly(*asked):
+            time.sleep(0.15)
+            return reason(*asked)
+
+        harness.pipeline.reason = slowly
+        harness.say('walk to the red ball')
+        harness.wait(lambda: sum(p is not None for p in harness.pipeline.prefixes) >= 3)
+        # 0.15 s are three quarters of a simulated second.
+        known = harness.pipeline.prefixes[-1]
+        assert known is not None and known.frames / known.fps > 0.7
 
 
 def test_a_changed_instruction_is_followed_at_once(pipeline):

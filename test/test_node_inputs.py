@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
+from egomotion_ros.body.rotations import matrix_to_quaternion
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
 from egomotion_ros.nodes.errors import ErrorCode
+from egomotion_ros.nodes.observer import rpy_matrix
 from egomotion_ros.pipeline import EgoMotionPipeline
 from egomotion_ros.retarget.joining import sample
 
@@ -120,13 +122,15 @@ def joints(harness, **changes) -> JointState:
     [
         ({'position': lambda x: [float('nan'), *x[1:]]}, 'finite'),
         ({'position': lambda x: [float('inf'), *x[1:]]}, 'finite'),
-        ({'velocity': lambda x: [float('nan')] * 29}, 'finite'),
+        ({'velocity': lambda x: [float('inf')] * 29}, 'finite'),
         ({'name': lambda x: [x[1], *x[1:]]}, 'twice'),
         ({'name': lambda x: ['other', *x[1:]]}, 'missing'),
         ({'name': lambda x: x[1:], 'position': lambda x: x[1:]}, 'missing'),
         ({'position': lambda x: x[1:]}, 'positions'),
         ({'velocity': lambda _: [0.0]}, 'velocities'),
         ({'position': lambda x: [9.0, *x[1:]]}, 'limits'),
+        # Further out than a plan may start from.
+        ({'position': lambda x: [2.88 + 0.15, *x[1:]]}, 'limits'),
         ({'name': lambda x: [], 'position': lambda x: []}, 'missing'),
     ],
 )
@@ -145,6 +149,68 @@ def test_joint_states_in_another_order_with_others_among_them_are_understood(har
     assert refusal(harness)[0] == ErrorCode.NONE
     first = np.array(harness.heard.previews[-1].positions[:29])
     assert np.allclose(first, harness.pipeline.robot.standing, atol=1e-6)
+
+
+def test_velocities_that_ros2_control_does_not_know_and_other_joints_twice_do_no_harm(harness):
+    state = joints(harness, velocity=lambda x: [float('nan')] * 29)
+    state.name = [*state.name, 'finger', 'finger']
+    state.position = [*state.position, 0.0, float('nan')]
+    state.velocity = [*state.velocity, 0.0, 0.0]
+    harness.joint_state = state
+    assert refusal(harness)[0] == ErrorCode.NONE
+
+
+def test_a_driver_of_other_joints_on_the_same_topic_is_not_heard(harness):
+    hands = JointState(name=['left_thumb', 'right_thumb'], position=[0.0, 0.0])
+    publish, harness.joints.publish = harness.joints.publish, lambda state: None
+
+    def both(state):
+        publish(state)
+        hands.header.stamp = state.header.stamp
+        publish(hands)
+
+    harness.joints.publish = both
+    try:
+        codes = {refusal(harness)[0] for _ in range(6)}
+        assert codes == {ErrorCode.NONE}
+        harness.joints.publish = lambda state: both(hands)
+        code, text = refusal(harness)
+        assert code == ErrorCode.BAD_JOINT_STATES and 'missing' in text
+    finally:
+        harness.joints.publish = publish
+
+
+@pytest.mark.parametrize('height', [0.0, 0.25, 1.5])
+def test_odometry_that_tells_no_height_moves_nothing(harness, height):
+    stand = harness.robot_state
+
+    def low(now):
+        positions, base, quaternion = stand(now)
+        return positions, np.array([*base[:2], height]), quaternion
+
+    harness.robot_state = low
+    try:
+        code, text = refusal(harness)
+        assert code == ErrorCode.NO_ODOMETRY and 'floor_height' in text
+        # What the line says helps.
+        home = harness.pipeline.robot.home_height
+        harness.set(floor_height=height - home)
+        assert refusal(harness)[0] == ErrorCode.NONE
+        root = harness.heard.previews[-1]
+        assert abs(robot_from_msg(root).root_position[0, 2] - height) < 0.05
+    finally:
+        harness.robot_state = stand
+        harness.set(floor_height=0.0)
+
+
+def test_who_cannot_be_heard_for_the_quality_of_service_is_named(pipeline):
+    with Harness(pipeline, **{'image.timeout': 1.0, 'qos.image': 'sensor_reliable'}) as harness:
+        code, text = refusal(harness)
+        assert code == ErrorCode.NO_IMAGE and 'compatible quality of service' in text
+        harness.camera_on = False
+        harness.world.destroy_publisher(harness.images)
+        harness.wait(lambda: not harness.node.count_publishers(f'{harness.namespace}/image'))
+        assert 'quality' not in refusal(harness)[1]
 
 
 def test_no_joint_states_and_no_odometry(harness):
@@ -179,6 +245,29 @@ def test_the_camera_pose_comes_from_the_robot_and_its_joints(harness):
     harness.joint_state = joints(harness, position=lambda _: turned.tolist())
     assert refusal(harness)[0] == ErrorCode.NONE
     assert abs(harness.pipeline.observations[-1].camera.yaw - 0.5) < 1e-6
+
+
+@pytest.mark.parametrize('bent', [0.0, 0.5, 0.8, 1.0])
+def test_a_camera_that_looks_down_tells_the_heading_of_the_robot(harness, bent):
+    # The camera looks 0.45 rad down; the waist bends by 0.5 rad at most, then the whole body does.
+    state = joints(harness)
+    waist = harness.pipeline.robot.joint_names.index('waist_pitch_joint')
+    state.position[waist] = harness.pipeline.robot.standing[waist] + min(bent, 0.5)
+    harness.joint_state = state
+    stand = harness.robot_state
+
+    def leaning(now):
+        turned = rpy_matrix([0.02, max(bent - 0.5, 0.0), 1.0])
+        return *stand(now)[:2], matrix_to_quaternion(turned)
+
+    harness.robot_state = leaning
+    try:
+        assert refusal(harness)[0] == ErrorCode.NONE
+    finally:
+        harness.robot_state = stand
+    seen = harness.pipeline.observations[-1]
+    assert abs(seen.root.yaw - 1.0) < 0.05 and abs(seen.camera.yaw) < 0.1
+    assert seen.camera.pitch == pytest.approx(0.45 + bent, abs=0.05)
 
 
 def test_compressed_images_whole_and_truncated(pipeline):

@@ -15,6 +15,8 @@ from node_harness import CONFIGURE, DEACTIVATE, PATIENCE, Harness
 import numpy as np
 import pytest
 from rclpy.duration import Duration
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
 
 from egomotion_ros.msg import Status
 from egomotion_ros.nodes.conversions import robot_from_msg, time_from_msg
@@ -301,6 +303,64 @@ def test_a_system_clock_that_is_set_stops_the_motion(harness, monkeypatch, secon
     stop = harness.wait(lambda: harness.heard.motions[-1].hold and harness.heard.motions[-1])
     late = clock.now().nanoseconds - time_from_msg(stop.plan.header.stamp)
     assert 0 <= late < 20_000_000_000
+
+
+def test_a_system_clock_that_is_set_back_at_rest_brings_nothing_back(harness, monkeypatch):
+    controller = harness.node.controller
+    clock = SetClock(harness.node.get_clock())
+    for owner in (controller, controller._watch, controller.status, harness.node.observer,
+                  *harness.node.observer.channels):
+        monkeypatch.setattr(owner, '_clock', clock)
+    monkeypatch.setattr(harness, 'now', lambda: clock.now().nanoseconds)
+    assert harness.run('walk to the red ball')[1].error_code == ErrorCode.NONE
+    harness.wait(lambda: not controller.is_busy, what='rest')
+    last, heard = robot_from_msg(harness.heard.motions[-1]), len(harness.heard.motions)
+    # The world's robot must not go back with the clock.
+    monkeypatch.setattr(harness, 'robot_state', lambda now, at=harness.robot_state(2**62): at)
+    clock.by = -3600 * 10**9
+    assert harness.stop().message == 'nothing was moving'
+    assert harness.run('walk to the red ball')[1].error_code == ErrorCode.NONE
+    new = harness.heard.motions[heard:]
+    assert new and not any(m.hold for m in new)
+    first = robot_from_msg(new[0])
+    assert np.abs(first.positions[0] - last.positions[-1]).max() < 0.1
+    assert np.linalg.norm(first.root_position[0] - last.root_position[-1]) < 0.05
+
+
+def test_simulated_time_that_is_switched_on_late_stops_and_is_lived_in(pipeline):
+    with Harness(pipeline, replan_period=0.0) as harness:
+        moving(harness)
+        harness.now_ns, harness.sim_time = 100_000_000_000, True
+        harness.node.set_parameters([Parameter('use_sim_time', value=True)])
+        harness.wait_status(Status.HOLDING, ErrorCode.CLOCK_JUMPED)
+        stops = [m for m in harness.heard.motions if m.hold]
+        assert stops
+        # None is dated in the time that was left, nor begins anywhere but where the motion was.
+        assert all(time_from_msg(m.plan.header.stamp) < 200 * 10**9 for m in stops)
+        told = robot_from_msg(next(m for m in harness.heard.motions if not m.hold))
+        at_rest = robot_from_msg(stops[-1])
+        gap = np.linalg.norm(told.root_position - at_rest.root_position[0], axis=1).min()
+        assert gap < 0.05
+        harness.wait(lambda: not harness.node.controller.is_busy, what='rest')
+        assert harness.run('walk to the red ball')[1].error_code == ErrorCode.NONE
+
+
+def test_joint_states_that_become_unusable_stop_the_motion(harness):
+    harness.set(**{'joint_states.timeout': 0.5})
+    moving(harness)
+    names = list(harness.pipeline.robot.joint_names)
+    harness.joint_state = JointState(name=names, position=[float('nan')] * len(names))
+    harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
+    assert 'finite' in harness.heard.messages[-1].message
+    assert_seamless_stop(harness)
+
+
+def test_a_driver_of_hands_does_not_hide_that_the_bodys_is_dead(harness):
+    harness.set(**{'joint_states.timeout': 0.5})
+    moving(harness)
+    harness.joint_state = JointState(name=['left_thumb'], position=[0.0])
+    harness.wait_status(Status.STOPPING, ErrorCode.STALE_JOINT_STATES)
+    assert_seamless_stop(harness)
 
 
 def test_output_disabled_reaches_the_preview_only(pipeline):

@@ -33,6 +33,7 @@ class Controller(Handover):
         """Take the parts, as :class:`Handover` does."""
         super().__init__(node, parameters, *parts)
         self._is_active = self._is_jumping = False
+        self._jumping_from = 0
         self._watch = Watch(node, parameters, self._observer)
 
     # What is asked ----------------------------------------------------------------------------
@@ -50,6 +51,10 @@ class Controller(Handover):
             except NodeError as error:
                 self._refuse(error)
                 return
+            task = self._task
+            if task is not None and task.instruction == instruction and not task.published \
+                    and self._worker.current is not None:
+                return  # said again while it is being thought about
             self._begin(Task(instruction, given=self._clock.now().nanoseconds))
 
     def accept(self, goal: Goal) -> None:
@@ -97,6 +102,7 @@ class Controller(Handover):
             self._worker.cancel()
             task, self._task = self._task, None
             now = self._clock.now().nanoseconds
+            self._age(now)
             stopping = self._player.stop(now if at is None else at, self._measured())
             if stopping is not None:
                 if at is not None:
@@ -116,13 +122,20 @@ class Controller(Handover):
 
     def before_clock_jump(self) -> None:
         """Time is about to jump: ages mean nothing until :meth:`on_clock_jump`."""
+        self._jumping_from = self._clock.now().nanoseconds
         self._is_jumping = True
 
-    def on_clock_jump(self, jump: int) -> None:
-        """After the clock jumped by ``jump`` ns: stop from where the motion was before it."""
+    def on_clock_jump(self, jump: int | None) -> None:
+        """
+        After the clock jumped by ``jump`` ns: stop from where the motion was before it.
+
+        None where another clock took its place, by as much as :meth:`before_clock_jump` will tell.
+        """
         with self._lock:
             now = self._clock.now().nanoseconds
+            jump = now - self._jumping_from if jump is None else jump
             before = now - jump
+            self._latencies.clear()
             self._is_jumping = False
             if is_harmless(jump, now, self._player):
                 if jump > 0:
@@ -222,10 +235,21 @@ class Controller(Handover):
             before.goal.result.plan_id = before.plan_id
             before.goal.finish(ErrorCode.PREEMPTED, 'a newer goal came')
         if not self._observer.is_open:
+            self._age(self._clock.now().nanoseconds)
             self._watch.begin()
         self._observer.open()
         self._request(task)
         self._on_busy()
+
+    def _age(self, now: int) -> None:
+        """
+        Let what is over be over at ``now`` (ns), whatever the clock says.
+
+        While there is nothing to do nobody looks whether the system clock is set; what the robot
+        did last is still known, for where it stands.
+        """
+        if not self._observer.is_open and self._player.is_moving(now):
+            self._player.shift(now - self._player.playing.end)
 
     def _refuse(self, error: NodeError) -> None:
         """Say no to something new; what is going on goes on."""

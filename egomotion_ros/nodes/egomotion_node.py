@@ -17,7 +17,7 @@ import threading
 
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, JumpThreshold, TimeJump
+from rclpy.clock import Clock, ClockChange, JumpThreshold, TimeJump
 from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle, ParameterException
@@ -49,6 +49,8 @@ STAGES = {
 }
 #: Threads of the executor: orders, stop, one waiting goal, one ending goal.
 THREADS = 4
+#: Jumps of the clock that are none: another one takes its place.
+SWITCHED = (ClockChange.ROS_TIME_ACTIVATED, ClockChange.ROS_TIME_DEACTIVATED)
 #: Longest time (s) that deactivation waits until subscribers have the stop.
 FLUSH = 0.3
 
@@ -216,6 +218,10 @@ class EgoMotionNode(ManagedNode):
 
     def _on_jump(self, jump: TimeJump) -> None:
         if self.controller is not None:
+            if jump.clock_change in SWITCHED:
+                self.get_logger().warning('another clock: use_sim_time was switched')
+                self.controller.on_clock_jump(None)
+                return
             self.get_logger().warning(
                 f'clock jumped by {1e-9 * jump.delta.nanoseconds:.3f} s', throttle_duration_sec=5.0
             )

@@ -10,6 +10,7 @@ the lock decides whether that is still wanted, and how it joins what is under wa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 import threading
@@ -97,6 +98,8 @@ class Handover(ABC):
         self._task: Task | None = None
         self._info: PlanInfo | None = None
         self.status = StatusBoard(self._clock, outputs.status)
+        # Seconds of the ROS clock, which may be a simulation's, from image to plan.
+        self._latencies: deque[float] = deque(maxlen=3)
         self._worker = PlanWorker(
             pipeline,
             observer,
@@ -247,6 +250,7 @@ class Handover(ABC):
             first = task.first_ms or latency
             primitives = self._outputs.explain(planned, info)
             task.published = True
+            self._latencies.append(1e-9 * (now - planned.primitives.stamp))
             self._health.planned(first, latency, planned.milliseconds)
             self.status.times(first, latency, planned.milliseconds)
             if goal is not None:
@@ -344,8 +348,7 @@ class Handover(ABC):
     def _latency_budget(self) -> float:
         """Seconds from an image until the plan made of it takes over, as far as can be told."""
         p = self._parameters
-        recent = list(self._health.latencies)[-3:]
-        return max(p['latency_budget'], 1e-3 * max(recent, default=0.0) + p['lead'])
+        return max(p['latency_budget'], max(self._latencies, default=0.0) + p['lead'])
 
     def _describe(self, planned: Planned, stamp: int) -> PlanInfo:
         return PlanInfo(

@@ -22,6 +22,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 #: Most pixels of an image: 4096 x 4096.
 MOST_PIXELS = 4096 * 4096
+#: How the formats of compressed pictures begin that hold distances.
+DEPTHS = ('16UC1', '32FC1')
 #: Bytes per pixel of the encodings that are understood (with colour or grey value).
 ENCODINGS: dict[str, int] = {
     'rgb8': 3,
@@ -103,7 +105,7 @@ def decode_compressed(message: CompressedImage) -> np.ndarray:
 
     Raises ValueError for other formats (depth among them), truncated data and bad sizes.
     """
-    if 'compressedDepth' in message.format:
+    if 'compressedDepth' in message.format or message.format.startswith(DEPTHS):
         raise ValueError('image: a compressed depth image has no colours')
     data = bytes(message.data)
     width, height = compressed_size(data)
@@ -121,12 +123,13 @@ def decode_compressed(message: CompressedImage) -> np.ndarray:
 def compressed_size(data: bytes) -> tuple[int, int]:
     """Width and height a JPEG or PNG claims; raises ValueError where it ends early."""
     if data.startswith(b'\x89PNG\r\n\x1a\n') and len(data) >= 33:
-        if b'IEND' not in data[-64:]:
+        if b'IEND' not in data.rstrip(b'\0')[-64:]:
             raise ValueError(f'image: PNG of {len(data)} bytes is truncated')
         return struct.unpack('>II', data[16:24])
     if not data.startswith(b'\xff\xd8'):
         raise ValueError(f'image: neither JPEG nor PNG, starts with {data[:4].hex() or "nothing"}')
-    if not data[-64:].rstrip(b'\0').endswith(b'\xff\xd9'):
+    # Drivers hand on buffers that are longer than what the camera wrote.
+    if not data.rstrip(b'\0').endswith(b'\xff\xd9'):
         raise ValueError(f'image: JPEG of {len(data)} bytes is truncated')
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:

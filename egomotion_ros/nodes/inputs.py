@@ -24,7 +24,7 @@ from rclpy.clock import Clock
 from rclpy.event_handler import QoSSubscriptionEventType, UnsupportedEventTypeError
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.serialization import deserialize_message
 
 from egomotion_ros.nodes.taker import Apart, Taker
@@ -81,9 +81,27 @@ class Channel:
     """The newest messages of one topic; ``keep`` of them."""
 
     def __init__(
-        self, node: Node, message_type: type, topic: str, qos: QoSProfile, keep: int = 1
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        qos: QoSProfile,
+        keep: int = 1,
+        spacing: float = 0.0,
+        about: tuple[str, ...] = (),
     ) -> None:
+        """
+        Make a channel that is not open yet.
+
+        Of messages whose stamps are less than ``spacing`` seconds apart only the newest is kept.
+        Messages that do not hold all the strings ``about`` are of something else and passed over:
+        several drivers may share a topic.
+        """
         self.message_type, self.topic = message_type, topic
+        self._spacing = round(1e9 * spacing)
+        self._about = tuple(text.encode() + b'\0' for text in about)
+        #: Newest message of something else, None where there was none since :meth:`clear`.
+        self.foreign: Sample | None = None
         self._node, self._qos = node, qos
         self._samples: deque[Sample] = deque(maxlen=keep)
         self._news, self._taking = threading.Condition(), threading.Lock()
@@ -139,6 +157,7 @@ class Channel:
             for sample in self._samples:
                 self._pass_over(sample)
             self._samples.clear()
+            self.foreign = None
             self._renewed = self._since = self._clock.now().nanoseconds
             self._is_new = False
 
@@ -247,6 +266,17 @@ class Channel:
         with self._news:
             return {name: self._counts[name] for name in COUNTS}
 
+    def unheard(self) -> int:
+        """Count those who publish the topic where the quality of service lets none be heard."""
+        if self.subscription is None:
+            return 0
+        senders = self._node.get_publishers_info_by_topic(self.subscription.topic_name)
+        heard = any(
+            qos_check_compatible(one.qos_profile, self._qos)[0] != QoSCompatibility.ERROR
+            for one in senders
+        )
+        return 0 if heard else len(senders)
+
     def _ask_for_losses(self) -> None:
         event = self._event
         if event is None:
@@ -285,11 +315,18 @@ class Channel:
             return
         now, steady = self._clock.now().nanoseconds, self._steady.now().nanoseconds
         sample = Sample(data, header_stamp(data), now, steady)
+        if not all(text in data for text in self._about):
+            with self._news:
+                self._counts.update(('received', 'passed over'))
+                self.foreign = sample
+            return
         with self._news:
             self._counts['received'] += 1
             if not self._samples or self._samples[-1].stamp != sample.stamp:
                 self._renewed, self._is_new = now, True
-            if len(self._samples) == self._samples.maxlen:
+            if len(self._samples) > 1 and sample.stamp - self._samples[-2].stamp < self._spacing:
+                self._pass_over(self._samples.pop())
+            elif len(self._samples) == self._samples.maxlen:
                 self._pass_over(self._samples[0])
             self._samples.append(sample)
             self._news.notify_all()

@@ -34,6 +34,8 @@ from egomotion_ros.nodes.robot_state import (
     around,
     between,
     check_frame,
+    check_height,
+    heading,
     read_joints,
     read_odometry,
 )
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 #: Longest wait (s) for simulated time to reach the stamps of what was sensed at that time, and
 #: the shortest that is told of.
 LATE_CLOCK, TOLD_WAIT = 2.0, 0.1
+#: Poses of a robot or a head that are kept, and the shortest time (s) between them: at least a
+#: second of them, from the stamp of a late picture on.
+KEPT_POSES, SPACING = 200, 0.005
 #: Positions (J,), velocities (J,) and stamp of the joints.
 Joints = tuple[np.ndarray, np.ndarray, int]
 #: Position (3,), quaternion (4,) and twist (6,) of the base link.
@@ -80,8 +85,10 @@ class Observer:
         self._unwanted = threading.Event()
         self._names = joint_map(parameters['joint_map'])
 
-        def channel(kind: type, topic: str, name: str, keep: int = 1) -> Channel:
-            return Channel(node, kind, topic, profile(parameters[f'qos.{name}']), keep)
+        def channel(kind: type, topic: str, name: str, *kept, **options) -> Channel:
+            return Channel(
+                node, kind, topic, profile(parameters[f'qos.{name}']), *kept, **options
+            )
 
         compressed = parameters['image.transport'] == 'compressed'
         self.image = (
@@ -91,9 +98,14 @@ class Observer:
         )
         self._decode = decode_compressed if compressed else decode
         self.camera_info = channel(CameraInfo, 'camera_info', 'camera_info')
-        self.joint_states = channel(JointState, 'joint_states', 'joint_states')
-        self.odom = channel(Odometry, 'odom', 'odom', keep=200)
-        self.head_pose = channel(PoseStamped, 'head_pose', 'head_pose', keep=50)
+        # Hands, or arms and legs, may have drivers of their own on the same topic.
+        wanted = tuple(self._names.get(name, name) for name in self._robot.joint_names)
+        self.joint_states = channel(JointState, 'joint_states', 'joint_states', about=wanted)
+        self.odom = channel(Odometry, 'odom', 'odom', KEPT_POSES, SPACING)
+        self.head_pose = channel(PoseStamped, 'head_pose', 'head_pose', KEPT_POSES, SPACING)
+        # Newest joint states that were looked into, and since when (ns) they have been unusable.
+        self._judged: Sample | None = None
+        self._unusable: tuple[int, str] | None = None
         stages, source = parameters['stages'], parameters['camera.source']
         # A node that only reasons wants the joints for nothing but the camera they carry.
         wants_joints = stages != 'reason' or source == 'robot'
@@ -127,11 +139,13 @@ class Observer:
 
     def clear(self) -> None:
         """Forget everything that came."""
+        self._unusable = None
         for channel in self.channels:
             channel.clear()
 
     def excuse(self) -> None:
         """Forget what came before a harmless jump of the clock; see :meth:`Channel.excuse`."""
+        self._unusable = None
         for channel in self.channels:
             channel.excuse()
 
@@ -152,7 +166,8 @@ class Observer:
         if sample is None:
             raise NodeError(
                 ErrorCode.NO_IMAGE,
-                f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s',
+                f'no image on {self.image.topic!r} within {self._parameters["image.timeout"]} s'
+                f'{incompatible(self.image)}',
             )
         most = self._parameters['image.max_age']
         self._await(sample)
@@ -188,6 +203,30 @@ class Observer:
         base = self._base(stamp, patient)
         return None if joints is None else Measured(*joints, base)
 
+    def joint_lapse(self) -> NodeError | None:
+        """Say for how long no usable joint states came; None where that is not too long."""
+        most, sample = self._parameters['joint_states.timeout'], self.joint_states.newest()
+        age = self.joint_states.age()
+        if sample is not None and sample is not self._judged:
+            self._judged = sample
+            try:
+                read_joints(self.joint_states.read(sample), self._robot, self._names)
+                self._unusable = None
+            except ValueError as error:
+                self.joint_states.refuse(sample, 'content')
+                since = sample.arrived if self._unusable is None else self._unusable[0]
+                self._unusable = since, str(error)
+        if age > most:
+            return NodeError(ErrorCode.STALE_JOINT_STATES, f'no new joint states for {age:.2f} s')
+        if self._unusable is not None:
+            since, why = self._unusable
+            lasted = 1e-9 * (self._clock.now().nanoseconds - since)
+            if lasted > most:
+                return NodeError(
+                    ErrorCode.STALE_JOINT_STATES, f'no usable ones for {lasted:.2f} s: {why}'
+                )
+        return None
+
     def _joints(self, patient: bool) -> Joints | None:
         timeout = self._parameters['joint_states.timeout']
         sample = self.joint_states.newest()
@@ -195,8 +234,10 @@ class Observer:
             sample = self.joint_states.wait(timeout, self._unwanted)
         if sample is None:
             if self._needs_joints:
+                self._complain_of_foreign_joints()
                 raise NodeError(
-                    ErrorCode.STALE_JOINT_STATES, f'no joint states within {timeout} s'
+                    ErrorCode.STALE_JOINT_STATES,
+                    f'no joint states within {timeout} s{incompatible(self.joint_states)}',
                 )
             return None
         code = ErrorCode.STALE_JOINT_STATES
@@ -206,6 +247,13 @@ class Observer:
         with content(self.joint_states, sample, ErrorCode.BAD_JOINT_STATES):
             message = self.joint_states.read(sample)
             return *read_joints(message, self._robot, self._names), sample.stamp
+
+    def _complain_of_foreign_joints(self) -> None:
+        """Raise NodeError where joint states came, but never of all the robot's joints."""
+        foreign = self.joint_states.foreign
+        if foreign is not None:
+            with content(self.joint_states, foreign, ErrorCode.BAD_JOINT_STATES):
+                read_joints(self.joint_states.read(foreign), self._robot, self._names)
 
     def _base(self, stamp: int | None, patient: bool) -> Base | None:
         """Position (3,), quaternion (4,) and twist (6,) of the base link at ``stamp``."""
@@ -218,17 +266,19 @@ class Observer:
             if required:
                 raise NodeError(
                     ErrorCode.NO_ODOMETRY,
-                    f'no odometry within {self._parameters["odom.timeout"]} s',
+                    f'no odometry within {self._parameters["odom.timeout"]} s'
+                    f'{incompatible(self.odom)}',
                 )
             return None
         most, frame = self._parameters['odom.timeout'], self._parameters['odom.frame']
         if patient:
             self._await(samples[-1])
         self.check_fresh(self.odom, samples[-1], 'odometry', most, ErrorCode.NO_ODOMETRY)
-        near = []
+        near, floor = [], self._parameters['floor_height']
         for sample in around(samples, stamp):
             with content(self.odom, sample, ErrorCode.NO_ODOMETRY):
                 near.append(read_odometry(self.odom.read(sample), frame))
+                check_height(float(near[-1][0][2]) - floor, self._robot)
         return between(near, [s.stamp for s in around(samples, stamp)], stamp)
 
     # The camera -------------------------------------------------------------------------------
@@ -272,11 +322,11 @@ class Observer:
             told = self.commanded(stamp)
             if told is not None:
                 position = told.root_position.copy()
-                forward = quaternion_to_matrix(told.root_quaternion)[:, 0]
-                rotation = rpy_matrix([0.0, 0.0, np.arctan2(forward[1], forward[0])])
+                turned = heading(quaternion_to_matrix(told.root_quaternion))
+                rotation = rpy_matrix([0.0, 0.0, turned])
             position[2] = self._parameters['floor_height'] + self._parameters['base_height']
-        heading = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
-        return PlanarPose(float(position[0]), float(position[1]), heading), position, rotation
+        ground = PlanarPose(float(position[0]), float(position[1]), heading(rotation))
+        return ground, position, rotation
 
     def _camera_pose(
         self, joints: Joints | None, base: Base | None, stamp: int
@@ -296,11 +346,10 @@ class Observer:
                 )
             )
             centre, axes = position + rotation @ offset, rotation @ mount
-        axis = axes[:, 0]
-        turn = float(np.arctan2(axis[1], axis[0])) - root.yaw
+        turn = heading(axes) - root.yaw
         return root, CameraPose(
             height=float(centre[2]) - self._parameters['floor_height'],
-            pitch=float(np.arcsin(np.clip(-axis[2], -1.0, 1.0))),
+            pitch=float(np.arcsin(np.clip(-axes[2, 0], -1.0, 1.0))),
             yaw=float(np.arctan2(np.sin(turn), np.cos(turn))),
         )
 
@@ -363,6 +412,12 @@ class Observer:
         if age > most:
             raise NodeError(code, f'the newest {what} is {age:.3g} s old, at most {most} s')
         raise NodeError(code, f'the stamp of the {what} lies {-age:.3g} s in the future')
+
+
+def incompatible(channel: Channel) -> str:
+    """Say so where somebody publishes what the quality of service lets nobody hear."""
+    senders = channel.unheard()
+    return f'; {senders} publish it, none with a compatible quality of service' if senders else ''
 
 
 @contextmanager

@@ -12,9 +12,13 @@ from egomotion_ros.body.rotations import quaternion_to_matrix
 from egomotion_ros.nodes.conversions import pose_from_msg
 from egomotion_ros.nodes.inputs import Sample
 from egomotion_ros.retarget.description import RobotDescription
+from egomotion_ros.retarget.retargeter import FORGIVEN
 
-#: A position this far (rad) outside the limits is no measurement of this robot.
-BEYOND = 0.5
+#: Heights of the base above the floor, of its height where the robot stands, that a robot which
+#: walks, bends or jumps can have.
+PLAUSIBLE_HEIGHT = (0.4, 1.6)
+#: Steeper than this (sine of the pitch) an axis tells no heading.
+STEEP = float(np.sin(np.radians(60.0)))
 
 
 def read_joints(
@@ -24,12 +28,10 @@ def read_joints(
     Positions and velocities (J,) in the order of ``robot.joint_names``.
 
     ``names`` maps names of the description to those of the message.  Velocities that the message
-    does not carry are zero.  Raises ValueError for joints that are missing or stand twice, sizes
-    that do not fit, numbers that are not finite, or positions that no such robot can have.
+    does not carry, or gives as NaN as ros2_control does for joints that have none, are zero.
+    Raises ValueError for joints that are missing or stand twice, sizes that do not fit, numbers
+    that are not finite, or positions that no plan may start from.
     """
-    if len(set(message.name)) != len(message.name):
-        twice = sorted({n for n in message.name if message.name.count(n) > 1})
-        raise ValueError(f'joint states: {", ".join(twice)} stand twice')
     if len(message.position) != len(message.name):
         raise ValueError(
             f'joint states: {len(message.name)} names but {len(message.position)} positions'
@@ -40,6 +42,10 @@ def read_joints(
         )
     place = {name: i for i, name in enumerate(message.name)}
     wanted = [names.get(name, name) for name in robot.joint_names]
+    if len(place) != len(message.name):
+        twice = sorted(name for name in set(wanted) if message.name.count(name) > 1)
+        if twice:
+            raise ValueError(f'joint states: {", ".join(twice)} stand twice')
     missing = [name for name in wanted if name not in place]
     if missing:
         raise ValueError(f'joint states: missing {", ".join(missing)}')
@@ -48,12 +54,13 @@ def read_joints(
     velocities = np.zeros(len(rows))
     if len(message.velocity):
         velocities = np.array(message.velocity, dtype=np.float64)[rows]
+        velocities[np.isnan(velocities)] = 0.0
     if not (np.isfinite(positions).all() and np.isfinite(velocities).all()):
         bad = np.flatnonzero(~(np.isfinite(positions) & np.isfinite(velocities)))
         raise ValueError(f'joint states: {wanted[bad[0]]} is not finite')
     limits = robot.limits
     out = np.maximum(limits.lower - positions, positions - limits.upper)
-    if out.max() > BEYOND:
+    if out.max() > FORGIVEN:
         worst = int(out.argmax())
         raise ValueError(
             f'joint states: {wanted[worst]} at {positions[worst]:.2f} rad is {out[worst]:.2f} rad '
@@ -76,6 +83,34 @@ def read_odometry(message: Odometry, frame: str) -> tuple[np.ndarray, np.ndarray
         raise ValueError('odometry: twist must be finite')
     # REP-105 odometry gives its twist in the child frame.
     return position, quaternion, (twist @ quaternion_to_matrix(quaternion).T).ravel()
+
+
+def check_height(height: float, robot: RobotDescription) -> None:
+    """
+    Raise ValueError where no robot has its base at ``height`` (m) above the floor.
+
+    Odometry of wheels, of the plane, or that counts from where it began, tells no height: a robot
+    would jump to where it stands already.
+    """
+    low, high = (share * robot.home_height for share in PLAUSIBLE_HEIGHT)
+    if not low <= height <= high:
+        raise ValueError(
+            f'odometry: the base is {height:.2f} m above floor_height, a {robot.name} that stands '
+            f'has it at {robot.home_height:.2f} m; where the odometry tells no heights set '
+            f'floor_height {robot.home_height:.2f} m below what it says'
+        )
+
+
+def heading(rotation: np.ndarray) -> float:
+    """
+    Yaw (rad) of a body (x forward, y left, z up) whose rotation (3, 3) is known.
+
+    Where it looks steeply down or up its forward axis tells none, and its left one does.
+    """
+    forward, left = rotation[:, 0], rotation[:, 1]
+    if abs(forward[2]) <= STEEP:
+        return float(np.arctan2(forward[1], forward[0]))
+    return float(np.arctan2(-left[0], left[1]))
 
 
 def around(samples: list[Sample], stamp: int | None) -> list[Sample]:

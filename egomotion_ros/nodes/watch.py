@@ -57,10 +57,9 @@ class Watch:
         if request is not None and time.monotonic() - request.started > p['planning_timeout']:
             return NodeError(ErrorCode.TIMEOUT, f'no plan within {p["planning_timeout"]} s')
         if moving and p['joint_states.required']:
-            age = self._observer.joint_states.age()
-            if age > p['joint_states.timeout']:
-                text = f'no new joint states for {age:.2f} s'
-                return NodeError(ErrorCode.STALE_JOINT_STATES, text)
+            lapse = self._observer.joint_lapse()
+            if lapse is not None:
+                return lapse
         if moving or standing:
             return self._observer.lapse()
         return None

@@ -345,7 +345,7 @@ def seconds_a_step(model: Reasoner, config: TrainingConfig, questions: int,
 
 def run(arm: str, args: argparse.Namespace) -> dict[str, Any]:
     """Time an arm, train it, score it."""
-    settings, config, data = read_config(args.config, 'reasoner')
+    settings, config, data = read_config(args.config, 'reasoner', ('decoder', 'questions'))
     # What compiling saves differs from arm to arm and is not what is compared.
     config = replace(config, compiled=False, learning_rate=RATES[arm], seed=args.seed)
     questions, decoder = int(data.get('questions', 5)), str(data.get('decoder', 'autoregressive'))

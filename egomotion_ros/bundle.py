@@ -49,6 +49,8 @@ DECODERS = ('autoregressive', 'parallel')
 FILES = {'text': 'text.json', 'weights': 'weights.safetensors'}
 #: Most candidates of a plan.
 MAX_CANDIDATES = 64
+#: Most steps of the flow and the strongest guidance that may be asked for.
+MAX_STEPS, MAX_GUIDANCE = 100, 20.0
 #: Where the bundle that ships with the package lies.
 DEFAULT_BUNDLE = Path(__file__).parent / 'bundles' / 'default'
 
@@ -170,8 +172,8 @@ class Bundle:
             text_size=top.section('text').integer('size', 2, 1 << 20),
             features=motion.integer('features', 1, 4096),
             channels=generator.integer('channels', 1, 4096),
-            steps=generator.integer('steps', 1, 100),
-            guidance=generator.real('guidance', 0.0, 20.0),
+            steps=generator.integer('steps', 1, MAX_STEPS),
+            guidance=generator.real('guidance', 0.0, MAX_GUIDANCE),
             # Not in manifests of bundles that do not say where a motion ends.
             candidates=(generator.integer('candidates', 1, MAX_CANDIDATES)
                         if 'candidates' in generator.data else 1),
@@ -388,6 +390,14 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     (directory / MANIFEST).write_text(text + '\n', encoding='utf-8')
 
 
+def check_replaceable(out: str | Path) -> None:
+    """Raise ValueError where ``out`` is something else than a bundle or an empty folder."""
+    out = Path(out).absolute()
+    if out.exists() and not (out / MANIFEST).is_file() \
+            and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f'{out} exists and is no bundle; it is not overwritten')
+
+
 @contextmanager
 def staged_directory(out: str | Path) -> Iterator[Path]:
     """
@@ -397,10 +407,8 @@ def staged_directory(out: str | Path) -> Iterator[Path]:
     An earlier folder is replaced only if it is a bundle or empty (ValueError otherwise).  Raises
     OSError with the reason when the place cannot be written or the disk is full.
     """
+    check_replaceable(out)
     out = Path(out).absolute()
-    if out.exists() and not (out / MANIFEST).is_file() \
-            and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f'{out} exists and is no bundle; it is not overwritten')
     staging = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

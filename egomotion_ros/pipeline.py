@@ -27,7 +27,13 @@ from egomotion_ros.body.features import (
     last_frame,
     motion_to_features,
 )
-from egomotion_ros.bundle import MAX_CANDIDATES, STAGE_GRAPHS, Bundle
+from egomotion_ros.bundle import (
+    MAX_CANDIDATES,
+    MAX_GUIDANCE,
+    MAX_STEPS,
+    STAGE_GRAPHS,
+    Bundle,
+)
 from egomotion_ros.runtimes.base import Runtime, is_proven, open_runtime
 from egomotion_ros.runtimes.loops import (
     PromptMemory,
@@ -55,8 +61,6 @@ if TYPE_CHECKING:
 PELVIS_HEIGHT = (0.1, 1.6)
 MAX_ROOT_SPEED = 6.0
 MAX_YAW_RATE = 15.0
-_MAX_STEPS = 100
-_MAX_GUIDANCE = 20.0
 
 
 class EgoMotionPipeline:
@@ -170,10 +174,10 @@ class EgoMotionPipeline:
         seed = primitives.seed if seed is None else seed
         guidance = self.bundle.guidance if guidance is None else guidance
         steps = self.bundle.steps if steps is None else steps
-        if not 0 <= guidance <= _MAX_GUIDANCE:
-            raise ValueError(f'guidance must be between 0 and {_MAX_GUIDANCE:g}, got {guidance}')
-        if not 1 <= steps <= _MAX_STEPS:
-            raise ValueError(f'steps must be between 1 and {_MAX_STEPS}, got {steps}')
+        if not 0 <= guidance <= MAX_GUIDANCE:
+            raise ValueError(f'guidance must be between 0 and {MAX_GUIDANCE:g}, got {guidance}')
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f'steps must be between 1 and {MAX_STEPS}, got {steps}')
         candidates = self.bundle.candidates if candidates is None else candidates
         if not 1 <= candidates <= (MAX_CANDIDATES if self.bundle.aims else 1):
             raise ValueError(f'candidates must be between 1 and {MAX_CANDIDATES}, and 1 for a '

@@ -8,6 +8,7 @@ import argparse
 from dataclasses import replace
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,15 @@ from egomotion_ros.action import GenerateMotion
 from egomotion_ros.bundle import Bundle
 from egomotion_ros.commands import demo
 from egomotion_ros.data.instructions import Command
-from egomotion_ros.data.scenes import SHAPE_NAMES, STAND_OFF, SceneObject, scene_seed
+from egomotion_ros.data.scenes import (
+    COLOUR_NAMES,
+    OBJECT_COLUMNS,
+    SHAPE_NAMES,
+    STAND_OFF,
+    SceneObject,
+    scene_seed,
+)
+from egomotion_ros.data.scenes_furnished import draw_scene
 from egomotion_ros.data.scenes_view import CAMERA
 from egomotion_ros.demo.film import FRAME_RATE, write_pictures
 from egomotion_ros.demo.processes import Children, DemoError
@@ -481,3 +490,14 @@ def test_nothing_on_the_way_of_the_demo_imports_torch():
     code = (f'import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n'
             'sys.exit("torch" in sys.modules or "mjlab" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], timeout=120).returncode == 0
+
+
+def test_the_tutorial_asks_for_something_that_its_room_shows(checkout, robot):
+    text = (checkout / 'docs' / 'tutorial' / 'simulation.md').read_text()
+    seed = int(re.search(r'scene_seed:=(\d+)', text).group(1))
+    colour, shape = re.search(r"'walk to the (\w+) (\w+)'", text).groups()
+    scene = replace(draw_scene(seed, 'furnished'), camera=eye_of(robot), view=None)
+    seen = scene.table()[:len(scene.objects), OBJECT_COLUMNS.index('visible')] > 0
+    shown = [(COLOUR_NAMES[item.colour], SHAPE_NAMES[item.shape])
+             for item, visible in zip(scene.objects, seen, strict=True) if visible]
+    assert (colour, shape) in shown

@@ -226,6 +226,66 @@ def test_missing_smplx_model_is_one_clear_line(tmp_path):
     assert '\n' not in str(error.value)
 
 
+def _smplx_file(folder, rng):
+    """A made-up body in the layout of SMPLX_NEUTRAL.npz, a pickle among its arrays."""
+    vertices, joints = 10475, 55
+    arrays = {
+        'v_template': rng.normal(size=(vertices, 3)), 'f': np.array([[0, 1, 2]], np.uint32),
+        'shapedirs': 0.1 * rng.normal(size=(vertices, 3, 20)),
+        'posedirs': np.zeros((vertices, 3, 486), np.float16),
+        'J_regressor': rng.dirichlet(np.ones(vertices), joints),
+        'weights': np.full((vertices, joints), 1 / joints),
+        'kintree_table': np.array([[2**32 - 1, *range(joints - 1)], range(joints)], np.uint32),
+        'lmk_faces_idx': np.zeros(51, np.int64), 'lmk_bary_coords': np.full((51, 3), 1 / 3),
+        'dynamic_lmk_faces_idx': np.zeros((79, 17), np.int64),
+        'dynamic_lmk_bary_coords': np.full((79, 17, 3), 1 / 3),
+        'joint2num': np.array(_Touch(str(folder / 'touched')), dtype=object),
+    }
+    for side in 'lr':
+        arrays[f'hands_components{side}'] = np.eye(45)
+        arrays[f'hands_mean{side}'] = np.zeros(45)
+    np.savez(folder / 'SMPLX_NEUTRAL.npz', **arrays)
+    return arrays
+
+
+class _Touch:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+@pytest.mark.parametrize('below', ['', 'models/smplx'])
+def test_the_shape_of_a_body_comes_from_the_model_file_without_unpickling(tmp_path, below):
+    pytest.importorskip('smplx')
+    folder = tmp_path / below
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = _smplx_file(folder, np.random.default_rng(0))
+    betas = np.array([0.5, -1.0, 2.0])
+    pelvis, leg = model_shape(tmp_path, betas)
+    shaped = arrays['v_template'] + arrays['shapedirs'][:, :, :3] @ betas
+    joints = arrays['J_regressor'] @ shaped
+    assert np.allclose(pelvis, joints[0], atol=1e-5)
+    assert leg == pytest.approx(sum(np.linalg.norm(joints[a] - joints[b])
+                                    for a, b in ((4, 1), (7, 4))), abs=1e-5)
+    assert not (folder / 'touched').exists()
+
+
+@pytest.mark.parametrize('what', [b'', b'no archive', 'empty archive'])
+def test_a_damaged_smplx_model_is_one_clear_line(tmp_path, what):
+    pytest.importorskip('smplx')
+    if what == 'empty archive':
+        np.savez(tmp_path / 'SMPLX_NEUTRAL.npz', other=np.zeros(3))
+    else:
+        (tmp_path / 'SMPLX_NEUTRAL.npz').write_bytes(what)
+    with pytest.raises(ValueError, match='not a readable SMPL-X model') as error:
+        model_shape(tmp_path)
+    assert '\n' not in str(error.value)
+
+
 def _edit_bvh(text, what):
     head, motion = text.split('MOTION')
     lines = motion.strip().split('\n')

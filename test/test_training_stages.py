@@ -35,7 +35,8 @@ from egomotion_ros.models.reasoner import Reasoner, ReasonerConfig
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.autoencoder import held_out_error
 import egomotion_ros.training.generator as generator_training
-from egomotion_ros.training.generator import collect_states, flow_loss, train_generator
+from egomotion_ros.training.generator import DATA, collect_states, flow_loss, train_generator
+from egomotion_ros.training.loop import read_config
 from egomotion_ros.training.motions import reconstruction_loss
 from egomotion_ros.training.reasoner import (
     grounding_loss,
@@ -411,3 +412,48 @@ def test_the_loss_of_tokenizer_and_autoencoder_stays_on_its_device(other):
     assert reconstruction_loss(answer, truth, autoencoder.scale.std)[0].device == other
     # Windows of held-out takes lie on the CPU.
     assert set(held_out_error(autoencoder, [torch.randn(1, 96, 140)])) == {'mpjpe_mm', 'drift_m'}
+
+
+@pytest.mark.parametrize(('text', 'words'), [
+    ('', 'expected the sections'),
+    ('[1, 2]', 'expected the sections'),
+    ('training: 3', 'must hold keys'),
+    ('training: {steps: abc}', 'training.steps: expected int'),
+    ('training: {steps: 3.5}', 'training.steps: expected int'),
+    ('training: {steps: 0}', 'training.steps: expected 1 to'),
+    ('training: {batch: -2}', 'training.batch: expected 1 to'),
+    ('training: {save_every: 0}', 'training.save_every: expected 1 to'),
+    ('training: {ema: 2}', 'training.ema: expected 0 to'),
+    ('training: {seed: -1}', 'training.seed'),
+    ('training: {learning_rate: .nan}', 'not finite'),
+    ('training: {learning_rate: fast}', 'training.learning_rate: expected float'),
+    ('training: {compiled: 1}', 'training.compiled: expected bool'),
+    ('training: {stepps: 1}', "unknown training keys ['stepps']"),
+    ('data: {hand_weight: 1.0}', "unknown data keys ['hand_weight']"),
+    ('extra: {}', "unknown section ['extra']"),
+])
+def test_configurations_that_cannot_be_are_refused_in_a_line(tmp_path, text, words):
+    path = tmp_path / 'generator.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_config(path, 'generator', DATA)
+    assert words in str(error.value) and str(path) in str(error.value)
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
+    path = tmp_path / 'generator.yaml'
+    path.write_text('model:\ntraining: {learning_rate: 1e-3, steps: 1e3}\ndata: {drop: 1e-1}\n')
+    model, config, data = read_config(path, 'generator', DATA)
+    assert (model, config.learning_rate, config.steps, data) == ({}, 1e-3, 1000, {'drop': 0.1})
+
+
+def test_every_configuration_that_ships_is_read():
+    folder = Path(__file__).parents[1] / 'config' / 'train'
+    keys = {'generator': DATA, 'settled': DATA, 'reasoner': ('questions',),
+            'settle': ('questions',), 'queries': ('samples',), 'naming': ('samples',),
+            'evaluator': ('library_share',), 'joint': ('questions', 'drop', 'path_weight')}
+    files = sorted(folder.rglob('*.yaml'))
+    assert len(files) > 10
+    for path in files:
+        read_config(path, path.stem, keys.get(
+            path.stem, ('bank_share', 'regulariser', 'encoder_held', 'liveliness')))

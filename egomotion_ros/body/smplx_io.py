@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+import tempfile
 from typing import Any
+import zipfile
 
 import numpy as np
 
@@ -152,13 +154,37 @@ def model_shape(
 
 @lru_cache(maxsize=1)
 def _model(folder: Path) -> Any:
-    if not any(folder.rglob('SMPLX_NEUTRAL.*')):
-        raise ValueError(f'{folder}: no SMPLX_NEUTRAL model file (https://smpl-x.is.tue.mpg.de)')
+    files = sorted(folder.rglob('SMPLX_NEUTRAL.npz'))
+    if not files:
+        raise ValueError(
+            f'{folder}: no SMPLX_NEUTRAL.npz in or below it (https://smpl-x.is.tue.mpg.de)'
+        )
     try:
         import smplx
     except ImportError as error:
         raise ValueError(f'SMPL-X shapes need "pip install smplx": {error}') from None
-    return smplx.create(str(folder), model_type='smplx', gender='neutral', use_pca=False)
+    with tempfile.TemporaryDirectory() as place:
+        # The package unpickles what it reads, and a pickle can run code: it gets the plain arrays.
+        plain = Path(place, 'SMPLX_NEUTRAL.npz')
+        try:
+            np.savez(plain, **_plain_arrays(files[0]))
+            return smplx.create(str(plain), gender='neutral', use_pca=False, ext='npz')
+        except (
+            OSError, EOFError, ValueError, LookupError, AttributeError, zipfile.BadZipFile
+        ) as error:
+            raise ValueError(f'{files[0]}: not a readable SMPL-X model ({error})') from error
+
+
+def _plain_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` that are no pickles."""
+    arrays = {}
+    with np.load(path, allow_pickle=False) as data:
+        for name in data.files:
+            try:
+                arrays[name] = data[name]
+            except ValueError:  # an array of objects
+                continue
+    return arrays
 
 
 __all__ = ['NEUTRAL_LEG', 'NEUTRAL_PELVIS', 'model_shape', 'read_npz', 'write_npz']

@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from egomotion_ros.commands.outputs import output_file
+
 HELP = 'time the parts of a bundle'
 _BACKENDS = ('openvino', 'onnxruntime', 'tensorrt', 'tensorrt-rtx', 'onnxruntime-cuda', 'torch')
 _SECTIONS = {'path': 'whole plans, image message to motion messages, part by part',
@@ -38,12 +40,14 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write; 1 with the reason when a backend cannot run."""
     from egomotion_ros.bench.report import SECTIONS, Settings, lines, make
     from egomotion_ros.bundle import Bundle
+    if args.json.suffix == '.png':
+        raise ValueError(f'--json {args.json}: the chart is called that, the figures need another')
+    output_file(args.json, '--json')
     bundles = tuple(Bundle.open(folder) for folder in args.bundles or [None])
     report = make(Settings(
         bundles, tuple(dict.fromkeys(args.backends)), args.threads, args.runs, args.robot,
         tuple(name for name in SECTIONS if name in args.only)))
     print('\n'.join(lines(report)))
-    args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=1) + '\n')
     print(f'figures {args.json}')
     chart = args.json.with_suffix('.png')

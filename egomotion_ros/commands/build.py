@@ -73,6 +73,7 @@ def _engines(bundle: Bundle, args: argparse.Namespace) -> int:
 
 
 def _int8(bundle: Bundle, args: argparse.Namespace) -> int:
+    from egomotion_ros.bundle import check_replaceable
     from egomotion_ros.runtimes.int8 import build_int8
     if args.precision not in (None, 'int8') or args.rebuild:
         raise ValueError('onnxruntime runs the fp32 graphs of a bundle as they are; '
@@ -81,6 +82,7 @@ def _int8(bundle: Bundle, args: argparse.Namespace) -> int:
         raise ValueError('--out says where the int8 bundle goes')
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
+    check_replaceable(args.out)
     result = build_int8(bundle, args.out, args.cases)
     report = result.report
     kept = [name for name in bundle.graphs if name not in result.graphs]

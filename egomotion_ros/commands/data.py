@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+
+from egomotion_ros.commands.outputs import drawing
 
 HELP = 'fetch and import motion capture, write simulated and recorded episodes'
 
@@ -86,14 +89,17 @@ def run(args: argparse.Namespace) -> int:
     from egomotion_ros.data.mapping import load_mapping, shipped_mappings
     from egomotion_ros.data.preview import save_picture, save_video
 
+    drawing(args.picture or args.video, '--picture and --video')
+    if not args.folder.is_dir():
+        raise ValueError(f'{args.folder}: no folder with recordings')
     labels = read_labels(args.labels) if args.labels else {}
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
-    args.out.mkdir(parents=True, exist_ok=True)
     takes, report = import_folder(args.folder, mappings, labels, dict(args.fps), args.smplx)
     _print_files(report.outcomes)
     if not takes:
         print('no file could be read')
         return 1
+    args.out.mkdir(parents=True, exist_ok=True)
     save_library(args.out, takes)
     _print_actions(takes)
     print(
@@ -104,7 +110,11 @@ def run(args: argparse.Namespace) -> int:
     looks = [(n, 'png', save_picture) for n in args.picture]
     looks += [(n, 'mp4', save_video) for n in args.video]
     for name, suffix, save in looks:
-        take = library.load(name)
+        try:
+            take = library.load(name)
+        except ValueError as error:
+            near = get_close_matches(name, [take.name for take in takes], 5, 0.0)
+            raise ValueError(f'{error}; names like it: {", ".join(near)}') from None
         path = args.out / f'{name}.{suffix}'
         save(path, take.motion, f'{name}: {take.label}')
         print(f'wrote {path}')

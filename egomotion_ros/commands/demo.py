@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_camera(args: argparse.Namespace) -> None:
     """Say what is wrong with the camera before anything is started."""
+    if not 0.0 <= args.hfov < 180.0:
+        raise ValueError(f'--hfov {args.hfov}: expected degrees below 180')
     from egomotion_ros.nodes.sources import load_calibration, open_source
     from egomotion_ros.nodes.sources_live import LiveStream, await_picture, is_live
     source = LiveStream(args.camera) if is_live(args.camera) else open_source(args.camera)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egomotion_ros.commands.outputs import output_file
+from egomotion_ros.commands.outputs import drawing, output_file
 
 if TYPE_CHECKING:
     from egomotion_ros.evaluation.baselines import Baselines
@@ -190,6 +190,7 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be at least 1, got {value}')
     output_file(args.picture, '--picture')
+    drawing(args.picture or args.video, '--picture and --video')
     output_file(args.video, '--video')
     if args.seed < 0:
         raise ValueError(f'--seed must be at least 0, got {args.seed}')

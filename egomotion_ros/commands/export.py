@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from egomotion_ros.bundle import MAX_CANDIDATES, MAX_GUIDANCE, MAX_STEPS, check_replaceable
+
 HELP = 'turn checkpoints into a bundle of ONNX graphs'
 
 
@@ -33,11 +35,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; 1 with the reason when parity or a check fails."""
+    for name, least, most in (('steps', 1, MAX_STEPS), ('guidance', 0.0, MAX_GUIDANCE),
+                              ('candidates', 1, MAX_CANDIDATES), ('temperature', 0.0, 10.0),
+                              ('refinements', 0, 100), ('references', 1, 10_000)):
+        value = getattr(args, name)
+        if not least <= value <= most:
+            raise ValueError(f'--{name} {value}: expected {least:g} to {most:g}')
     try:
         from egomotion_ros.data.scenes import CAMERA
         from egomotion_ros.runtimes.export import Models, export_bundle
     except ImportError as error:
         raise ValueError(f'export needs the training packages: {error}') from error
+    check_replaceable(args.out)
     report = export_bundle(Models.load(args.checkpoints), args.out, CAMERA, steps=args.steps,
                            guidance=args.guidance, candidates=args.candidates,
                            temperature=args.temperature, decoder=args.decoder,

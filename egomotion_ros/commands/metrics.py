@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from egomotion_ros.commands.outputs import output_file
+from egomotion_ros.commands.outputs import drawing, output_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 2:
             raise ValueError(f'--{name} must be at least 2, got {getattr(args, name)}')
     output_file(args.plot, '--plot')
+    drawing(args.plot, '--plot')
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.data.episodes import EpisodeSet
     from egomotion_ros.data.library import MotionLibrary
@@ -65,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
     if args.train_episodes is not None:
         train_texts = EpisodeSet.open(args.train_episodes).instructions
     bundle = Bundle.open(args.bundle)
-    runtime = open_runtime(args.backend, bundle, args.threads)
+    try:
+        runtime = open_runtime(args.backend, bundle, args.threads)
+    except RuntimeError as error:
+        raise ValueError(f'--backend {args.backend}: {error}') from error
     pipeline = EgoMotionPipeline(bundle, runtime, Retargeter(RobotDescription.load(args.robot)))
     try:
         report = measure(pipeline, runtime, library, episodes, train_texts, evaluator, Counts(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 import os
 from pathlib import Path
 
@@ -22,3 +23,9 @@ def output_file(path: Path | None, option: str) -> None:
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise ValueError(f'{option} {path} cannot be written: no permission')
+
+
+def drawing(wanted: object, option: str) -> None:
+    """Raise ValueError where something ``wanted`` of ``option`` needs matplotlib and it lacks."""
+    if wanted and find_spec('matplotlib') is None:
+        raise ValueError(f'{option} needs matplotlib: pip install matplotlib')

@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
         from egomotion_ros.runtimes.restore import restore_models
     except ImportError as error:
         raise ValueError(f'restore needs the training packages: {error}') from error
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f'--out {args.out} is a file, it takes a folder')
     for part in ('reasoner', 'generator', 'autoencoder'):
         if (args.out / part / 'model.safetensors').exists():
             raise ValueError(f'{args.out / part} holds a checkpoint already')

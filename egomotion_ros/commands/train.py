@@ -57,6 +57,12 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f'--{name} is needed to train the {args.stage}')
     if not 0.0 < args.stage1_scenes < 1.0:
         raise ValueError(f'--stage1-scenes {args.stage1_scenes}: expected a share within (0, 1)')
+    if args.threads < 0:
+        raise ValueError(f'--threads {args.threads}: expected 0 (all) or more')
+    from egomotion_ros.data.episodes import EpisodeSet
+    for folder in (args.episodes, args.val):
+        if folder is not None:
+            EpisodeSet.open(folder)  # not after hours of the stages before it
     try:
         import torch
     except ImportError as error:

@@ -16,6 +16,8 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
+from egomotion_ros.commands.outputs import output_file
+
 if TYPE_CHECKING:
     from egomotion_ros.bundle import Bundle
     from egomotion_ros.runtimes.base import Runtime
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from egomotion_ros.runtimes.timing import interleave, plan_actions
     if args.cases < 1:
         raise ValueError(f'--cases must be at least 1, got {args.cases}')
+    output_file(args.json, '--json')
     bundle = Bundle.open(args.bundle)
     try:
         runtime, report, found = (_proven if is_proven(args.backend) else _plain)(bundle, args)
@@ -67,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
               'parity': report.as_dict(), 'passed': not reason, 'refused': reason or None,
               'milliseconds': timings}
     text = json.dumps(result, indent=1)
+    print(text)
     if args.json:
         args.json.write_text(text + '\n')
-    print(text)
     report.require()
     return 0
 

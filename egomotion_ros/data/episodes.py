@@ -213,9 +213,7 @@ def write_episodes(folder: str | Path, split: str, scenes: int, seed: int = 0, w
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
-    if scenes < 1 or workers < 1 or not 0 <= seed <= 9:
-        raise ValueError(f'scenes and workers must be >= 1 and seed in 0..9, got {scenes}, '
-                         f'{workers}, {seed}')
+    check_counts(scenes, workers, seed)
     if kind not in KINDS:
         raise ValueError(f'kind must be one of {KINDS}, got {kind!r}')
     folder = Path(folder)
@@ -236,6 +234,13 @@ def write_episodes(folder: str | Path, split: str, scenes: int, seed: int = 0, w
             for count in pool.imap_unordered(_write_shard, jobs):
                 progress.update(count)
     progress.close()
+
+
+def check_counts(scenes: int, workers: int, seed: int) -> None:
+    """Raise ValueError where no set can be written with these."""
+    if scenes < 1 or workers < 1 or not 0 <= seed <= 9:
+        raise ValueError(f'scenes and workers must be >= 1 and seed in 0..9, got {scenes}, '
+                         f'{workers}, {seed}')
 
 
 def check_same(folder: Path, kind: str, split: str) -> None:

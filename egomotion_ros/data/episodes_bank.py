@@ -61,6 +61,10 @@ def plan_bank(library: GaitLibrary, count: int, split: str, seed: int = 0,
     if split not in SPLITS or count < 100:
         raise ValueError(f'expected a split of {SPLITS} and at least 100 motions, '
                          f'got {split!r}, {count}')
+    if not library.gestures:
+        raise ValueError(f'split {split!r} of the motion library has no waving hand (a take '
+                         'labelled wave, signal or traffic in which a hand is raised); every '
+                         'split needs walking, standing and waving')
     rng = np.random.default_rng([SPLITS.index(split), seed, 2])
     wanted: list[tuple[str, dict]] = []
     for action, share in SHARES[kind].items():

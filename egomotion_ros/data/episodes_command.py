@@ -38,16 +38,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the set and print what it holds; finished shards of an earlier run are kept."""
-    from egomotion_ros.data.episodes import EpisodeSet, write_episodes
+    from egomotion_ros.data.episodes import (
+        EpisodeSet,
+        check_counts,
+        check_same,
+        write_episodes,
+    )
     from egomotion_ros.data.episodes_bank import load_or_make_bank, with_moving_starts
     from egomotion_ros.data.episodes_table import rows
     from egomotion_ros.data.gait import GaitLibrary
-    from egomotion_ros.data.library import MotionLibrary
+    from egomotion_ros.data.library import MotionLibrary, is_library
     from egomotion_ros.data.motion_bank import bank_folder
 
+    check_counts(args.scenes, args.workers, args.seed)
+    if args.moving_starts < 0 or args.motions < 100:
+        raise ValueError('--motions must be at least 100 and --moving-starts at least 0, got '
+                         f'{args.motions} and {args.moving_starts}')
+    if is_library(args.out):
+        raise ValueError(f'{args.out} is a motion library; the set needs a folder of its own')
     gait = None
     if args.library is not None:
         gait = GaitLibrary.cut(MotionLibrary.open(args.library))
+        check_same(args.out, args.kind, args.split)
+        if bank_folder(args.out) is not None:
+            print(f'the motions in {args.out} are used as they are; --motions and --seed are for '
+                  'new ones')
         bank = load_or_make_bank(args.out, gait, args.split, args.motions, args.seed,
                                  args.workers, args.kind)
         if args.moving_starts and not (bank.cut[:, 0] >= 0).any():

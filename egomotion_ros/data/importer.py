@@ -331,7 +331,7 @@ def _left_out(
         rank = {i: FORMATS.index(_kind(found[i].path) or 'bvh') for i in (a, b)}
         long, short = found[b].motion.frames, found[a].motion.frames
         # The shorter one (a) is kept only where its source is better and it holds nearly all.
-        keep_short = rank[a] <= rank[b] and short >= _COVERED * long
+        keep_short = rank[a] < rank[b] and short >= _COVERED * long
         drop, keep = (b, a) if keep_short else (a, b)
         out[drop] = keep
     return out

@@ -74,6 +74,11 @@ class Take(TakeInfo):
     motion: HumanMotion
 
 
+def is_library(folder: str | Path) -> bool:
+    """Whether a motion library stands in ``folder``, sound or not."""
+    return (Path(folder) / 'index.json').exists()
+
+
 class MotionLibrary:
     """Read access to a library folder; motions are loaded as they are asked for."""
 

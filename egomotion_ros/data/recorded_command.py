@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from egomotion_ros.commands.outputs import output_file
+from egomotion_ros.commands.outputs import drawing, output_file
 
 if TYPE_CHECKING:
     from egomotion_ros.data.mapping import Mapping
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
     chosen = Chosen()
     output_file(args.picture, '--picture')
+    drawing(args.picture, '--picture')
     tallies = write_recorded(args.out, _listed(args.recordings, mappings), args.split,
                              partial(tqdm.write, file=sys.stderr), chosen.add)
     for tally in tallies:

@@ -75,6 +75,8 @@ def draw(episodes: EpisodeSet, count: int, seed: int = 0) -> Asked:
     _, first = np.unique(motions[order], return_index=True)
     unique = order[np.sort(first)]
     half = min(count, len(unique) // 2)
+    if count < hml3d.GROUP:
+        raise ValueError(f'the protocol needs {hml3d.GROUP} answers and more, {count} are asked')
     if half < hml3d.GROUP:
         raise ValueError(f'{episodes.folder}: {len(unique)} episodes with a motion of their own, '
                          f'the protocol needs {2 * hml3d.GROUP}')

@@ -18,13 +18,16 @@ from action_msgs.msg import GoalStatus
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.context import Context
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.task import Future
+from rclpy.validate_namespace import validate_namespace
 from std_srvs.srv import Trigger
 
 from egomotion_ros.action import GenerateMotion
 from egomotion_ros.nodes.conversions import robot_from_msg
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
+from egomotion_ros.nodes.instructions import check_numbers
 from egomotion_ros.nodes.process import end, leave
 from egomotion_ros.types import RobotMotion
 
@@ -57,7 +60,16 @@ class EgoMotionClient:
     """
 
     def __init__(self, namespace: str = '', timeout: float = 10.0) -> None:
-        """Wait ``timeout`` seconds for the node; raises NodeError (TIMEOUT) without one."""
+        """
+        Wait ``timeout`` seconds for the node.
+
+        Raises NodeError (TIMEOUT) without one, ValueError for a name that is no namespace.
+        """
+        if namespace:
+            try:
+                validate_namespace(namespace if namespace.startswith('/') else f'/{namespace}')
+            except InvalidNamespaceException as error:
+                raise ValueError(' '.join(str(error).split())) from error
         self._context = Context()
         rclpy.init(context=self._context)
         self._node = rclpy.create_node(
@@ -96,6 +108,7 @@ class EgoMotionClient:
         at rest where that has led; the motion returned is the last one.  Raises NodeError
         with the code of the refusal; TIMEOUT, and the goal canceled, after ``timeout`` seconds.
         """
+        check_numbers(float(guidance), steps)
         try:
             instruction.encode()
         except UnicodeEncodeError as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from egomotion_ros.bundle import MAX_GUIDANCE, MAX_STEPS
 from egomotion_ros.nodes.errors import ErrorCode, NodeError
 from egomotion_ros.text import InstructionTooLongError, clean_instruction
 
@@ -27,8 +28,9 @@ def check_instruction(text: str) -> str:
 
 def check_numbers(guidance: float, steps: int) -> None:
     """Raise NodeError for a guidance or a count of steps that no bundle takes."""
-    if not 0.0 <= guidance <= 20.0 or steps > 100:
+    if not 0.0 <= guidance <= MAX_GUIDANCE or not 0 <= steps <= MAX_STEPS:
         raise NodeError(
             ErrorCode.PLAN_INVALID,
-            f'expected guidance 0..20 and steps 0..100, got {guidance} and {steps}',
+            f'expected guidance 0..{MAX_GUIDANCE:g} and steps 0..{MAX_STEPS}, got {guidance} and '
+            f'{steps}',
         )

@@ -88,7 +88,8 @@ def reconstruct(model: nn.Module, features: Tensor) -> Tensor:
 
 def _train(kind: str, config_path: Path, library_dir: Path, out: Path,
            episodes_dir: Path | None, init: Path | None) -> tuple[nn.Module, MotionCorpus]:
-    settings, config, data = read_config(config_path, kind)
+    settings, config, data = read_config(
+        config_path, kind, ('bank_share', 'regulariser', 'encoder_held', 'liveliness'))
     torch.manual_seed(config.seed)
     model = build(kind, settings)
     library = MotionLibrary.open(library_dir)

@@ -24,6 +24,7 @@ from egomotion_ros.models.generator import MotionGenerator
 from egomotion_ros.models.reasoner import Reasoner
 from egomotion_ros.text import TextEncoder
 from egomotion_ros.training.generator import (
+    DATA,
     bank_latents,
     flow_loss,
     loss_settings,
@@ -103,7 +104,7 @@ def train_baseline_generator(config_path: Path, episodes_dir: Path, autoencoder_
 
     ``init`` is a generator's checkpoint to start from; ValueError when its sizes are others.
     """
-    settings, config, data = read_config(config_path, 'generator')
+    settings, config, data = read_config(config_path, 'generator', DATA)
     torch.manual_seed(config.seed)
     out = Path(out)
     reasoner: Reasoner = load_model(reasoner_dir, 'reasoner').requires_grad_(False)

@@ -100,7 +100,7 @@ def keep_captions(texts: EpisodeTexts, read: Callable[[str], object]) -> None:
 def train_evaluator(config_path: Path, library_dir: Path, episodes_dir: Path, out: Path,
                     val_dir: Path | None = None) -> MotionEvaluator:
     """Train on the library's and the episodes' training split; writes ``text.json`` as well."""
-    settings, config, data = read_config(config_path, 'evaluator')
+    settings, config, data = read_config(config_path, 'evaluator', ('library_share',))
     share = float(data.get('library_share', 0.15))
     if not 0.0 <= share < 1.0:
         raise ValueError(f'{config_path}: library_share must be within [0, 1), got {share}')

@@ -274,11 +274,16 @@ def flow_loss(generator: MotionGenerator, autoencoder: MotionAutoencoder, latent
     return loss, figures
 
 
+#: Settings of :func:`flow_loss`, with what they are where the YAML does not say.
+LOSS = {'drop': 0.12, 'path_weight': 1.0, 'feet_weight': 0.0, 'hands_weight': 0.0,
+        'liveliness': 0.0, 'jerk_gain': 1.0}
+#: Keys of the section ``data`` of a generator's YAML.
+DATA = (*LOSS, 'decoded_share', 'decoded_draws', 'settled')
+
+
 def loss_settings(data: dict[str, Any]) -> dict[str, float]:
     """Settings of :func:`flow_loss` in the section ``data`` of a generator's YAML."""
-    return {name: float(data.get(name, default)) for name, default in (
-        ('drop', 0.12), ('path_weight', 1.0), ('feet_weight', 0.0), ('hands_weight', 0.0),
-        ('liveliness', 0.0), ('jerk_gain', 1.0))}
+    return {name: float(data.get(name, default)) for name, default in LOSS.items()}
 
 
 def aim_loss(told: Tensor, hands: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -372,7 +377,7 @@ def train_generator(config_path: Path, episodes_dir: Path, tokenizer_dir: Path,
     finds that swapped conditions change neither the loss nor, with ``val_dir``, the goal error.
     ``shown`` is for ablations; ``store`` is the folder that states are kept in (``out``).
     """
-    settings, config, data = read_config(config_path, 'generator')
+    settings, config, data = read_config(config_path, 'generator', DATA)
     torch.manual_seed(config.seed)
     out = Path(out)
     reasoner: Reasoner = load_model(reasoner_dir, 'reasoner')

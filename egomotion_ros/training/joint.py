@@ -170,7 +170,7 @@ def train_pair(config_path: Path, arm: str, seed: int, episodes_dir: Path, token
     the generator; ``init`` is a run whose ``reasoner`` and ``generator`` are started from.
     Checkpoints and, as they come, rows go to ``out``; an unfinished run goes on from both.
     """
-    settings, config, data = read_config(config_path, 'pair')
+    settings, config, data = read_config(config_path, 'pair', ('questions', 'drop', 'path_weight'))
     config = replace(config, seed=seed)
     torch.manual_seed(seed)
     tokenizer = load_model(tokenizer_dir, 'tokenizer').requires_grad_(False)

@@ -69,25 +69,74 @@ class TrainingConfig:
     validate_every: int = 500
 
 
-def read_config(path: Path, kind: str) -> tuple[dict[str, Any], TrainingConfig, dict[str, Any]]:
-    """
-    Read a stage's YAML: sections ``model``, ``training`` and ``data``.
+#: Least and largest value of the numbers of a :class:`TrainingConfig`.
+RANGES = {
+    'steps': (1, 10**9), 'batch': (1, 10**6), 'learning_rate': (1e-9, 1.0), 'warmup': (0, 10**9),
+    'weight_decay': (0.0, 10.0), 'clip': (1e-6, 1e6), 'ema': (0.0, 1.0 - 1e-6),
+    'seed': (0, 2**63), 'save_every': (1, 10**9), 'validate_every': (1, 10**9),
+}
 
-    Raises ValueError for unknown sections or keys.
+
+def read_config(path: Path, kind: str, about_data: Sequence[str] = ()
+                ) -> tuple[dict[str, Any], TrainingConfig, dict[str, Any]]:
+    """
+    Read a stage's YAML: sections ``model``, ``training`` and ``data``, of which any may lack.
+
+    ``about_data`` names the keys of ``data`` that the stage knows.  Raises ValueError for an empty
+    file, unknown sections or keys, and values of another type or out of range.
     """
     try:
-        text = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except (OSError, yaml.YAMLError) as error:
+        text = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f'{path}: {error}') from error
+    if not isinstance(text, dict) or not text:
+        raise ValueError(f'{path}: expected the sections model, training and data')
     unknown = set(text) - {'model', 'training', 'data'}
     if unknown:
-        raise ValueError(f'{path}: unknown section {sorted(unknown)}')
-    known = {field.name for field in fields(TrainingConfig)}
-    wrong = set(text.get('training', {})) - known
-    if wrong:
-        raise ValueError(f'{path}: unknown training keys {sorted(wrong)} for {kind}')
-    return (text.get('model', {}), TrainingConfig(**text.get('training', {})),
-            text.get('data', {}))
+        raise ValueError(f'{path}: unknown section {sorted(map(str, unknown))}')
+    model, training, data = ({} if text.get(name) is None else text[name]
+                             for name in ('model', 'training', 'data'))
+    for name, section in (('model', model), ('training', training), ('data', data)):
+        if not isinstance(section, dict):
+            raise ValueError(f'{path}: {name} must hold keys and values')
+    known = {field.name: field.type for field in fields(TrainingConfig)}
+    for name, section, keys in (('training', training, known), ('data', data, about_data)):
+        wrong = sorted(map(str, set(section) - set(keys)))
+        if wrong:
+            raise ValueError(f'{path}: unknown {name} keys {wrong} for {kind}')
+    try:
+        values = {name: _typed(name, value, known[name]) for name, value in training.items()}
+        data = {name: _number(name, value) for name, value in data.items()}
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
+    return model, TrainingConfig(**values), data
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """``value`` as the field ``name`` of a TrainingConfig; ValueError where it cannot be."""
+    value = _number(name, value)
+    whole = isinstance(value, float) and value.is_integer()
+    if kind == 'int' and whole:
+        value = int(value)
+    fits = {'int': int, 'float': (int, float), 'bool': bool, 'str': str}[kind]
+    if not isinstance(value, fits) or (kind != 'bool' and isinstance(value, bool)):
+        raise ValueError(f'training.{name}: expected {kind}, got {value!r}')
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+        raise ValueError(f'training.{name}: expected {RANGES[name][0]:g} to {RANGES[name][1]:g}, '
+                         f'got {value}')
+    return value
+
+
+def _number(name: str, value: Any) -> Any:
+    """``value``; numbers that YAML takes for text (1e-3 without a point) as numbers."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f'{name} is not finite')
+    return value
 
 
 def processes() -> PartialState:

@@ -107,7 +107,7 @@ def train_naming(config_path: Path, episodes_dir: Path, reasoner_dir: Path, out:
     and kept in ``validation.json``.  NoNamingError for episodes that lack a case, ValueError for
     a configuration that sets sizes.
     """
-    settings, config, data = read_config(config_path, 'naming')
+    settings, config, data = read_config(config_path, 'naming', ('samples',))
     if settings:
         raise ValueError(f'{config_path}: the sizes are those of the reasoner; drop "model"')
     reasoner_dir, out = Path(reasoner_dir), Path(out)

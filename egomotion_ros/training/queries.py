@@ -118,7 +118,7 @@ def train_queries(config_path: Path, episodes_dir: Path, reasoner_dir: Path, out
     learned from.  Raises ValueError for a reasoner trained to decode in parallel only, or a
     configuration that sets sizes.
     """
-    settings, config, data = read_config(config_path, 'queries')
+    settings, config, data = read_config(config_path, 'queries', ('samples',))
     if settings:
         raise ValueError(f'{config_path}: the sizes are those of the reasoner; drop "model"')
     torch.manual_seed(config.seed)

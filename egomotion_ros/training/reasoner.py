@@ -196,7 +196,7 @@ def train_reasoner(config_path: Path, episodes_dir: Path, out: Path,
     are, and no codes; ``scenes`` restricts the scenes that are shown, so that
     stage 2 can be given states of scenes stage 1 never saw.
     """
-    settings, config, data = read_config(config_path, 'reasoner')
+    settings, config, data = read_config(config_path, 'reasoner', ('decoder', 'questions'))
     torch.manual_seed(config.seed)
     episodes = EpisodeSet.open(episodes_dir)
     kind = episodes.kind

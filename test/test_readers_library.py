@@ -322,11 +322,16 @@ def test_cli_imports_prints_the_table_and_writes_picture_and_video(recordings, t
     assert main(['data', 'import', str(recordings), '--out', str(out), '--mapping', 'none']) == 1
     assert capsys.readouterr().err.count('\n') == 1  # one line, no traceback
     (tmp_path / 'own.yaml').write_text(mapping_text())
+    (tmp_path / 'labels.tsv').write_text('07_04\tsomething\n99_99\twalk\n')
     code = main(
         ['data', 'import', str(recordings), '--out', str(out), '--mapping',
-         str(tmp_path / 'own.yaml'), '--fps', 'bvh/007_03*=50', '--picture', 'amc_07_01']
+         str(tmp_path / 'own.yaml'), '--fps', 'bvh/007_03*=50', '--fps', 'salsa/*=60',
+         '--labels', str(tmp_path / 'labels.tsv'), '--picture', 'amc_07_01']
     )  # fmt: skip
     printed = capsys.readouterr().out
+    # Neither a label nor a rate is dropped silently.
+    assert '1 of 2 rows of --labels name no file, such as 99_99' in printed
+    assert '--fps salsa/*: no such file' in printed and '007_03*: no' not in printed
     assert code == 0 and 'broken.bvh' in printed and 'same performance as' in printed
     assert (out / 'amc_07_01.png').read_bytes().startswith(b'\x89PNG')
     library = MotionLibrary.open(out)
@@ -336,6 +341,13 @@ def test_cli_imports_prints_the_table_and_writes_picture_and_video(recordings, t
     assert slow.frames == pytest.approx(normal.frames * 60 / 50, abs=2)
     assert {t.split for t in library.takes(split='train')} <= {'train'}
     assert all(t.action == 'walk' for t in library.takes(action='walk'))
+
+
+def test_a_picture_of_a_take_that_is_not_there_names_those_that_are(recordings, tmp_path, capsys):
+    (tmp_path / 'own.yaml').write_text(mapping_text())
+    assert main(['data', 'import', str(recordings), '--out', str(tmp_path / 'library'),
+                 '--mapping', str(tmp_path / 'own.yaml'), '--picture', '07_01']) == 1
+    assert 'amc_07_01' in capsys.readouterr().err
 
 
 def test_video_shows_every_frame(tmp_path):

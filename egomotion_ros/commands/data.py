@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from difflib import get_close_matches
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     mappings = [load_mapping(path) for path in args.mapping] + shipped_mappings()
     takes, report = import_folder(args.folder, mappings, labels, dict(args.fps), args.smplx)
     _print_files(report.outcomes)
+    _print_unused(labels, dict(args.fps), [o.source for o in report.outcomes])
     if not takes:
         print('no file could be read')
         return 1
@@ -126,6 +128,20 @@ def _print_files(outcomes: list) -> None:
     print(f'{"file":<{width}}  {"":<7}  {"seconds":>7}  notes')
     for o in outcomes:
         print(f'{o.source:<{width}}  {o.status:<7}  {o.seconds:>7.1f}  {o.notes}')
+
+
+def _print_unused(labels: dict[str, str], rates: dict[str, float], files: list[str]) -> None:
+    """Say which labels and rates meant none of the files (paths below the folder)."""
+    from egomotion_ros.data.importer_labels import cmu_take
+
+    stems = {Path(file).stem for file in files}
+    stems |= {take for stem in stems if (take := cmu_take(stem))}
+    unused = [take for take in labels if take not in stems]
+    if unused:
+        print(f'{len(unused)} of {len(labels)} rows of --labels name no file, such as {unused[0]}')
+    for glob in rates:
+        if not any(fnmatch(file, glob) for file in files):
+            print(f'--fps {glob}: no such file')
 
 
 def _print_actions(takes: list) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ValueError(f'no ROS 2 here ({error}); see `egomotion doctor`') from None
     try:
-        with EgoMotionClient(args.namespace) as client:
+        with EgoMotionClient(args.namespace, min(args.timeout, 10.0)) as client:
             made = client.generate(
                 args.instruction,
                 seed=args.seed,

@@ -22,7 +22,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from egomotion_ros.bundle import STAGE_GRAPHS
+from egomotion_ros.bundle import MAX_STEPS, STAGE_GRAPHS
 from egomotion_ros.nodes.qos import PROFILES
 
 
@@ -244,7 +244,7 @@ SPECS: tuple[Spec, ...] = (
         span=(0.0, 20.0),
         live=True,
     ),
-    Spec('steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, 200), live=True),
+    Spec('steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, MAX_STEPS), live=True),
     Spec(
         'candidates',
         0,

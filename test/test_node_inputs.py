@@ -203,6 +203,28 @@ def test_odometry_that_tells_no_height_moves_nothing(harness, height):
         harness.set(floor_height=0.0)
 
 
+def test_a_robot_on_the_move_waits_for_a_picture_that_odometry_was_heard_at(pipeline):
+    with Harness(pipeline, **{'image.max_age': 3.0}) as harness:
+        begun, stand, publish = harness.now(), harness.robot_state, harness.odoms.publish
+
+        def place(now):
+            return 1.0 * 1e-9 * (now - begun)  # one metre a second
+
+        def driven(now):
+            positions, base, quaternion = stand(now)
+            return positions, np.array([place(now), 0.0, base[2]]), quaternion
+
+        def send(odom):
+            odom.twist.twist.linear.x = 1.0
+            publish(odom)
+
+        harness.robot_state, harness.odoms.publish = driven, send
+        harness.image_shift = -0.35  # a camera with a long way
+        assert refusal(harness)[0] == ErrorCode.NONE
+        seen = harness.pipeline.observations[-1]
+        assert abs(seen.root.x - place(seen.stamp)) < 0.05
+
+
 def test_who_cannot_be_heard_for_the_quality_of_service_is_named(pipeline):
     with Harness(pipeline, **{'image.timeout': 1.0, 'qos.image': 'sensor_reliable'}) as harness:
         code, text = refusal(harness)

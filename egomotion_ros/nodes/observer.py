@@ -52,6 +52,8 @@ LATE_CLOCK, TOLD_WAIT = 2.0, 0.1
 #: Poses of a robot or a head that are kept, and the shortest time (s) between them: at least a
 #: second of them, from the stamp of a late picture on.
 KEPT_POSES, SPACING = 200, 0.005
+#: Way (m) and turn (rad) of the robot between a picture and the first odometry that do no harm.
+MOVED = 0.02
 #: Positions (J,), velocities (J,) and stamp of the joints.
 Joints = tuple[np.ndarray, np.ndarray, int]
 #: Position (3,), quaternion (4,) and twist (6,) of the base link.
@@ -173,6 +175,10 @@ class Observer:
         self._await(sample)
         self.check_fresh(self.image, sample, 'image', most, ErrorCode.STALE_IMAGE)
         joints, base = self._joints(patient=True), self._base(sample.stamp, patient=True)
+        while self._has_moved_since(sample, base) and time.monotonic() < self._patience_ends \
+                and not unwanted.wait(0.005):
+            sample = self.image.newest() or sample
+            base = self._base(sample.stamp, patient=True)
         with content(self.image, sample, ErrorCode.BAD_IMAGE):
             pixels = self._decode(self.image.read(sample))
         image = self._rectify(pixels)
@@ -182,6 +188,18 @@ class Observer:
             None if joints is None else Measured(*joints, base),
             sample.steady,
         )
+
+    def _has_moved_since(self, sample: Sample, base: Base | None) -> bool:
+        """
+        Whether the robot was elsewhere when ``sample`` was taken than all odometry tells.
+
+        Odometry is heard only from a goal on, and a camera may show what was before that.
+        """
+        told = self.odom.all()
+        if base is None or not told:
+            return False
+        gap = 1e-9 * (told[0].stamp - sample.stamp)
+        return gap > 0.0 and gap * float(np.abs(base[2]).max()) > MOVED
 
     def lapse(self) -> NodeError | None:
         """Say for how long nothing new was seen; None where that is not too long."""

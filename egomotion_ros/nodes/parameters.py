@@ -244,7 +244,13 @@ SPECS: tuple[Spec, ...] = (
         span=(0.0, 20.0),
         live=True,
     ),
-    Spec('steps', 0, 'sampling steps; 0: the default of the bundle', span=(0, MAX_STEPS), live=True),
+    Spec(
+        'steps',
+        0,
+        'sampling steps; 0: the default of the bundle',
+        span=(0, MAX_STEPS),
+        live=True,
+    ),
     Spec(
         'candidates',
         0,

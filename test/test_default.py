@@ -93,6 +93,14 @@ def test_the_reasoner_says_whether_a_sentence_names_a_thing(pipeline: EgoMotionP
         assert said(free_questions(15, action)) == {Target.NONE}
 
 
+@pytest.mark.parametrize('text', ['freeze', 'hello', 'banana', 'good robot', 'what is this'])
+def test_what_is_not_understood_moves_nothing(pipeline: EgoMotionPipeline, text: str) -> None:
+    asked = [replace(question, instruction=text) for question in free_questions(10, 'stand_still')]
+    still = scored(asked, answer_all(
+        lambda question, seed: answer(pipeline, question, seed), asked, text))
+    assert np.mean([score.reached for score in still]) >= 0.9
+
+
 @pytest.mark.parametrize('text, metres', [
     ('walk forward', 2.0), ('go forward', 2.0), ('walk', 2.0), ('take a few steps', 1.5),
     ('take a step forward', 0.5), ('run', 3.0), ('can you walk forward', 2.0)])

@@ -340,6 +340,14 @@ def test_where_an_unknown_word_would_leave_nothing_that_tells_there_is_none():
         assert all(a != b for a, b in zip(blurred(ahead, seed), ahead, strict=True))
 
 
+def test_unknown_words_alone_ask_for_nothing():
+    still = ['stop', 'stand still', 'do nothing', 'wait here']
+    for seed in range(10):
+        for before, after in zip(still, blurred(still, seed), strict=True):
+            assert set(before.split()).isdisjoint(after.split())
+            assert 1 <= len(after.split()) <= 3
+
+
 def test_chance_spells_neither_known_words_nor_held_out_ones(monkeypatch):
     monkeypatch.setattr(unknown_words, 'ONSETS', ('h', 'g'))
     monkeypatch.setattr(unknown_words, 'NUCLEI', ('o',))

@@ -67,11 +67,12 @@ MEANT = {
         'walk_forward': {
             2.0: ('walk', 'walk forward', 'go forward', 'move forward', 'walk ahead', 'go ahead',
                   'walk straight ahead', 'go straight', 'please walk forward', 'start walking',
-                  'keep walking', 'keep going'),
+                  'keep walking', 'keep going', 'go on'),
             1.5: ('walk a few steps', 'take a few steps', 'take a few steps forward',
                   'go a few steps forward'),
             0.5: ('take a step', 'take a step forward', 'step forward', 'walk a little',
-                  'go forward a little', 'walk forward a bit', 'move forward a little')},
+                  'go forward a little', 'walk forward a bit', 'move forward a little',
+                  'go ahead a little', 'please step forward', 'please walk a little')},
         'run_forward': {3.0: ('run', 'run forward', 'run ahead', 'go running', 'start running')},
     },
     'test': {

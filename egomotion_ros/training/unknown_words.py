@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from egomotion_ros.data.instructions import templates
 from egomotion_ros.data.instructions_furnished import HELD_OUT_VERBS, MEANT, UNMEASURED
 from egomotion_ros.data.scenes import COLOUR_NAMES
 
@@ -21,6 +22,8 @@ _AHEAD = frozenset(('ahead', 'forward', 'straight'))
 _LEFT_ALONE = frozenset(
     text for text in UNMEASURED if text not in MEANT['train']['walk_forward'][2.0]
     or _AHEAD.isdisjoint(text.split())) | {'bend forward', 'bend your body forward'}
+#: Sentences that ask to do nothing.
+_STILL = frozenset(templates('stand_still', 'train', 'furnished'))
 #: Words of sentences that name an object.
 COLOURED = frozenset(COLOUR_NAMES)
 #: Parts of words that mean nothing: beginnings, middles and ends of English syllables.
@@ -49,7 +52,8 @@ def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()
     Colours, shapes, sides, numbers and the words between stay: users say "stroll to the red
     ball", and what is not in the training grammar must not hide what is.  What is left has to
     tell: with an unknown word one goes *to* an object and turns *towards* or looks *at* it, and
-    *ahead* or *forward* one walks.  Sentences of one word stay as they are.
+    *ahead* or *forward* one walks.  Sentences of one word stay as they are, but those that ask to
+    stand still become unknown words alone: what nobody understands moves nothing.
     ``known`` are words of other sentences, which mean something too.
     """
     rng = np.random.default_rng(seed)
@@ -61,6 +65,8 @@ def blurred(texts: list[str], seed: int = 0, known: frozenset[str] = frozenset()
         doing = [n for n, word in enumerate(words) if word in DOING]
         if len(words) == 1 or text in _LEFT_ALONE:
             doing = []
+        if text in _STILL:
+            words, doing = [_unknown_word(rng, taken) for _ in range(int(rng.integers(1, 4)))], []
         if not COLOURED.isdisjoint(words):
             unclear = _WALKING if 'towards' in words else (
                 frozenset() if 'at' in words else _TURNING)

@@ -286,11 +286,15 @@ class EgoMotionPipeline:
         return latents['latents'][0, :windows]
 
 
+class CameraPoseError(ValueError):
+    """A camera is where no standing body's can be, or looks far to the side or over it."""
+
+
 def _camera_array(camera: CameraPose, scale: float) -> np.ndarray:
     """Camera pose (3,) float32 in human units."""
     pose = np.array([camera.height / scale, camera.pitch, camera.yaw])
     if not np.isfinite(pose).all() or not 0.2 <= pose[0] <= 4.0 or np.abs(pose[1:]).max() > 1.6:
-        raise ValueError('camera pose: expected a height of 0.2 to 4 body-scaled metres and '
+        raise CameraPoseError('camera pose: expected a height of 0.2 to 4 body-scaled metres and '
                          f'angles within 1.6 rad, got height {camera.height}, pitch '
                          f'{camera.pitch}, yaw {camera.yaw}')
     return pose.astype(np.float32)

@@ -39,7 +39,7 @@ from egomotion_ros.evaluation.protocol import (
 from egomotion_ros.evaluation.questions import FREE, asked_for_nothing, free_questions
 from egomotion_ros.evaluation.reach import score_reach, surface_distance, touching
 from egomotion_ros.evaluation.scenes import held_out_questions, observe
-from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.pipeline import CameraPoseError, EgoMotionPipeline
 from egomotion_ros.pursuit import Pursuit
 from egomotion_ros.types import CameraPose, PlanarPose
 
@@ -156,6 +156,21 @@ def test_looks_go_on_from_the_motion_unless_their_plans_are_not_followed(pipelin
     assert (followed.frames, refused.frames, late.frames) == (270, 150, 240 + 1 + 150)
     np.testing.assert_allclose(followed.root_position[:60], refused.root_position[:60], atol=1e-9)
     assert not np.diff(late.root_position[150:241], axis=0).any()
+
+
+def test_a_look_from_where_no_camera_can_be_ends_the_looking(pipeline, monkeypatch):
+    question, reason, asked = held_out_questions(1)[0], pipeline.reason, []
+
+    def once(*observed):
+        asked.append(observed)
+        if len(asked) > 1:
+            raise CameraPoseError('over the shoulder')
+        return reason(*observed)
+
+    monkeypatch.setattr(pipeline, 'reason', once)
+    with SceneRenderer() as renderer:
+        stopped = keep_looking(pipeline, question, 0, renderer, 5)
+    assert len(asked) == 2 and stopped.frames == 61
 
 
 def test_motions_of_different_rate_are_not_joined():

@@ -21,7 +21,7 @@ from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes_view import AWAY
 from egomotion_ros.evaluation.questions import Question, goal_of
 from egomotion_ros.evaluation.scenes import in_human_metres, observe
-from egomotion_ros.pipeline import EgoMotionPipeline
+from egomotion_ros.pipeline import CameraPoseError, EgoMotionPipeline
 from egomotion_ros.pursuit import Pursuit
 from egomotion_ros.types import HumanMotion, PlanarPose, Target
 
@@ -56,7 +56,12 @@ def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
     """
     walk = _Walk(pipeline, question, seed, renderer, pursuit)
     for n in range(1, looks):
-        walk.look(round(n * period * walk.motion.fps))
+        frame = round(n * period * walk.motion.fps)
+        try:
+            walk.look(frame)
+        except CameraPoseError:  # the node refuses such a look and stops
+            walk.stop(frame)
+            break
     return in_human_metres(walk.motion)
 
 
@@ -97,6 +102,10 @@ class _Walk:
             self.motion = join_motions(
                 slice_frames(lasting, 0, frame + self.meanwhile),
                 slice_frames(plan, self.meanwhile, plan.frames))
+
+    def stop(self, frame: int) -> None:
+        """Stay where the body is at a frame."""
+        self.motion = slice_frames(self.motion, 0, min(frame + 1, self.motion.frames))
 
     def _plan(self, frame: int, known: HumanMotion | None) -> tuple[HumanMotion, Target]:
         """What a look at a frame leads to, and whether the instruction names a thing."""

@@ -16,6 +16,7 @@ from egomotion_ros.body.hands import hand_points
 from egomotion_ros.body.kinematics import forward_kinematics
 from egomotion_ros.body.rotations import axis_angle_to_matrix
 from egomotion_ros.data.instructions import SHAPE_WORDS, templates
+from egomotion_ros.data.instructions_furnished import PARAMETERS
 from egomotion_ros.data.looks import head_camera, middle_of_approach, seen_from
 from egomotion_ros.data.render import SceneRenderer
 from egomotion_ros.data.scenes import COLOUR_NAMES, OBJECT_COLUMNS, SHAPE_NAMES, SceneObject
@@ -346,9 +347,10 @@ def _summary(hits) -> dict:
 def test_what_names_no_object_is_told_in_held_out_sentences_and_scored_by_its_words():
     asked = free_questions(12, 'walk_forward')
     assert {q.scene.split for q in asked} == {'test'} and {q.target for q in asked} == {-1}
-    learned = templates('walk_forward', 'train', 'furnished')
-    begun = tuple(filter(None, (p.split('{')[0] for p in learned if '{' in p)))
-    assert not any(q.instruction.startswith(begun) or q.instruction in learned for q in asked)
+    measures = [words for several in PARAMETERS['walk_forward'][1].values() for words in several]
+    learned = {pattern.format(p=words).strip() for words in measures
+               for pattern in templates('walk_forward', 'train', 'furnished')}
+    assert 'walk two metres' in learned and not learned & {q.instruction for q in asked}
     metres = {float(q.goal[0]) for q in asked}
     assert len(metres) > 1 and not any(q.goal[1:].any() for q in asked)
     for question in asked:

@@ -458,7 +458,8 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
 def test_every_configuration_that_ships_is_read():
     folder = Path(__file__).parents[1] / 'config' / 'train'
     keys = {'generator': DATA, 'settled': DATA, 'reasoner': ('questions',),
-            'settle': ('questions',), 'queries': ('samples',), 'naming': ('samples',),
+            'settle': ('questions',), 'given_up': ('questions',),
+            'queries': ('samples',), 'naming': ('samples',),
             'evaluator': ('library_share',), 'joint': ('questions', 'drop', 'path_weight')}
     files = sorted(folder.rglob('*.yaml'))
     assert len(files) > 10

@@ -89,7 +89,7 @@ def read_config(path: Path, kind: str, about_data: Sequence[str] = ()
         text = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f'{path}: {error}') from error
-    if not isinstance(text, dict) or not text:
+    if not isinstance(text, dict):
         raise ValueError(f'{path}: expected the sections model, training and data')
     unknown = set(text) - {'model', 'training', 'data'}
     if unknown:

@@ -294,9 +294,9 @@ def _camera_array(camera: CameraPose, scale: float) -> np.ndarray:
     """Camera pose (3,) float32 in human units."""
     pose = np.array([camera.height / scale, camera.pitch, camera.yaw])
     if not np.isfinite(pose).all() or not 0.2 <= pose[0] <= 4.0 or np.abs(pose[1:]).max() > 1.6:
-        raise CameraPoseError('camera pose: expected a height of 0.2 to 4 body-scaled metres and '
-                         f'angles within 1.6 rad, got height {camera.height}, pitch '
-                         f'{camera.pitch}, yaw {camera.yaw}')
+        raise CameraPoseError(
+            'camera pose: expected a height of 0.2 to 4 body-scaled metres and angles within 1.6 '
+            f'rad, got height {camera.height}, pitch {camera.pitch}, yaw {camera.yaw}')
     return pose.astype(np.float32)
 
 

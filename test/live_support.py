@@ -42,19 +42,29 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return one.getsockname()[1]
 
 
-class Sender:
-    """H.264 of :func:`picture` to a URL of FFmpeg, at 30 Hz, in a thread, until :meth:`close`."""
+class Background:
+    """Does ``_run`` in a thread, until :meth:`close`."""
 
-    def __init__(self, url: str, container: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
-        self._url, self._container, self._size = url, container, size
+    def __init__(self) -> None:
         self._ending = threading.Event()
-        self.problem: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         self._ending.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Sender(Background):
+    """H.264 of :func:`picture` to a URL of FFmpeg, at 30 Hz, in a thread, until :meth:`close`."""
+
+    def __init__(self, url: str, container: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+        self._url, self._container, self._size = url, container, size
+        self.problem: Exception | None = None
+        super().__init__()
 
     def _run(self) -> None:
         try:
@@ -82,7 +92,7 @@ def sending(url: str, container: str = 'mpegts', **options) -> Iterator[Sender]:
         sender.close()
 
 
-class Relay:
+class Relay(Background):
     """Hands UDP packets on to another port of this machine; ``passes`` says which, by number."""
 
     def __init__(self, port: int, passes: Callable[[int], bool]) -> None:
@@ -91,13 +101,10 @@ class Relay:
         self._in.settimeout(0.2)
         self.port, self._to, self._passes = self._in.getsockname()[1], port, passes
         self.kept_back = 0
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__()
 
     def close(self) -> None:
-        self._ending.set()
-        self._thread.join()
+        super().close()
         self._in.close()
 
     def _run(self) -> None:
@@ -115,7 +122,7 @@ class Relay:
                     self.kept_back += 1
 
 
-class RtspServer:
+class RtspServer(Background):
     """
     An RTSP server (RFC 2326) of one H.264 camera, RTP in its TCP connection.
 
@@ -128,13 +135,10 @@ class RtspServer:
         self._server.settimeout(0.2)
         self.port = self._server.getsockname()[1]
         self.methods: list[str] = []
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__()
 
     def close(self) -> None:
-        self._ending.set()
-        self._thread.join()
+        super().close()
         self._server.close()
 
     def _run(self) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from egomotion_ros.bundle import MAX_GUIDANCE, MAX_STEPS
-
 HELP = 'send one instruction to a running node and wait for the motion'
 
 
@@ -32,18 +30,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'--seed: expected 0..2^64 - 1, got {args.seed}')
     if not 1 <= args.looks < 2**16:
         raise ValueError(f'--looks: expected 1..65535, got {args.looks}')
-    if not 0 <= args.steps <= MAX_STEPS:
-        raise ValueError(f'--steps: expected 1..{MAX_STEPS}, or 0, got {args.steps}')
-    if not 0.0 <= args.guidance <= MAX_GUIDANCE:
-        raise ValueError(f'--guidance: expected up to {MAX_GUIDANCE:g}, or 0, got {args.guidance}')
     if not args.timeout > 0.0:
         raise ValueError(f'--timeout: expected seconds above 0, got {args.timeout}')
     try:
         from egomotion_ros.nodes.client import EgoMotionClient
         from egomotion_ros.nodes.errors import NodeError
+        from egomotion_ros.nodes.instructions import check_numbers
     except ImportError as error:
         raise ValueError(f'no ROS 2 here ({error}); see `egomotion doctor`') from None
     try:
+        check_numbers(args.guidance, args.steps)  # before a node is waited for
         with EgoMotionClient(args.namespace, min(args.timeout, 10.0)) as client:
             made = client.generate(
                 args.instruction,

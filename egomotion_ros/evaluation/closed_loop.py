@@ -56,12 +56,7 @@ def keep_looking(pipeline: EgoMotionPipeline, question: Question, seed: int,
     """
     walk = _Walk(pipeline, question, seed, renderer, pursuit)
     for n in range(1, looks):
-        frame = round(n * period * walk.motion.fps)
-        try:
-            walk.look(frame)
-        except CameraPoseError:  # the node refuses such a look and stops
-            walk.stop(frame)
-            break
+        walk.look(round(n * period * walk.motion.fps))
     return in_human_metres(walk.motion)
 
 
@@ -72,6 +67,7 @@ class _Walk:
                  renderer: SceneRenderer, pursuit: Pursuit | None) -> None:
         self._pipeline, self._question, self._seed = pipeline, question, seed
         self._renderer, self._pursuit = renderer, pursuit
+        self._ended = False
         window = pipeline.bundle.window
         #: Frames that are executed while a plan is made: whole windows.
         self.meanwhile = max(round(LATENCY * pipeline.bundle.fps) // window, 1) * window
@@ -84,12 +80,19 @@ class _Walk:
 
     def look(self, frame: int) -> None:
         """Look at a frame, which may be after the motion's last, and go on as that says."""
+        if self._ended:
+            return
         motion, over = self.motion, frame + 1 >= self.motion.frames
         known, here = None, ground_pose(motion, min(frame, motion.frames - 1))
         if not over:
             lasting = join_motions(motion, _still(motion, self.meanwhile))
             known = slice_frames(lasting, frame, frame + self.meanwhile)
-        plan, target = self._plan(min(frame, motion.frames - 1), known)
+        try:
+            plan, target = self._plan(min(frame, motion.frames - 1), known)
+        except CameraPoseError:  # the node refuses such a look, stops and ends the instruction
+            self.motion, self._ended = slice_frames(
+                motion, 0, min(frame + 1, motion.frames)), True
+            return
         if self._pursuit is not None:
             begins = None if over else ground_pose(plan, self.meanwhile - 1)
             if not self._pursuit.follows(here, ground_pose(plan, -1), over, begins, target):
@@ -102,10 +105,6 @@ class _Walk:
             self.motion = join_motions(
                 slice_frames(lasting, 0, frame + self.meanwhile),
                 slice_frames(plan, self.meanwhile, plan.frames))
-
-    def stop(self, frame: int) -> None:
-        """Stay where the body is at a frame."""
-        self.motion = slice_frames(self.motion, 0, min(frame + 1, self.motion.frames))
 
     def _plan(self, frame: int, known: HumanMotion | None) -> tuple[HumanMotion, Target]:
         """What a look at a frame leads to, and whether the instruction names a thing."""

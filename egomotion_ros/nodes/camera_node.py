@@ -133,6 +133,7 @@ class CameraNode(Node):
             start = self._wait_for_time()
             if isinstance(self._source, LiveStream):
                 self._follow()
+                return
             while not self._ending.is_set():
                 start = self._play_once(start)
                 if not self._value('loop'):
